@@ -1,0 +1,55 @@
+"""`sonde-agent`: hands each command to its module, imported only then, so that `run` carries no compiler."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from agent.config import CheckConfig, LoadConfig, RunConfig, UnloadConfig, parse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    config = parse(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    match config:
+        case LoadConfig():
+            return _load(config)
+        case RunConfig():
+            return _run(config)
+        case UnloadConfig():
+            return _unload(config)
+        case CheckConfig():
+            return _check(config)
+
+
+def _load(config: LoadConfig) -> int:
+    from agent.kernel import loader
+    from agent.kernel.pins import Pins
+
+    return loader.load(Pins(config.pin_root), config.attach_cgroup)
+
+
+def _unload(config: UnloadConfig) -> int:
+    from agent.kernel import loader
+    from agent.kernel.pins import Pins
+
+    return loader.unload(Pins(config.pin_root))
+
+
+def _check(config: CheckConfig) -> int:
+    from agent.kernel import check
+    from agent.kernel.pins import Pins
+
+    return check.main(Pins(config.pin_root), config.cgroup_root)
+
+
+def _run(config: RunConfig) -> int:
+    from agent import daemon
+
+    return daemon.main(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

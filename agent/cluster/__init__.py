@@ -1,0 +1,1 @@
+"""Kubernetes objects as values, and where they come from. Shared by agent and controller."""

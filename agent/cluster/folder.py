@@ -1,0 +1,191 @@
+"""A cluster kept as a folder of Kubernetes YAML, read again when a file changes.
+
+Owns the last good version of every object; refuses to know what the objects are used for.
+
+Rules. A file that cannot be read or is no YAML keeps all its objects as they last were. In a readable file an object
+with a fault keeps its last good version; an object that is no longer there is gone, unless a document of the file
+cannot be told (no kind or name), in which case nothing of the file goes. A deleted file takes its objects along. A
+file without a byte counts as being written. Of two objects with one name the later one counts, files in the order of
+their names. Every fault is one warning per change of its file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.cluster.objects import Cluster, Object, ObjectError, cluster_of, is_told, read_object, title
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".yaml", ".yml", ".json")
+# Two writes in one tick of the file system's clock leave the same time stamp, so a file that was read
+# this soon after its last change is read once more.
+UNSETTLED_NS = 50_000_000
+
+# What PyYAML's constructors let through besides their own errors, e.g. for `!!bool maybe` or `!!timestamp never`.
+_NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]
+    """Times stay text, as in the API: they are compared, never computed with."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+Identity = tuple[str, str]  # apiVersion, title
+
+
+@dataclass(slots=True)
+class _File:
+    stamp: tuple[int, ...] = ()  # () is no file's, so such a file is read again
+    content: bytes = b""
+    objects: dict[Identity, Object] = field(default_factory=dict)
+    unread: str = ""  # why it could not be read the last time
+
+
+class Folder:
+    """The objects of all YAML and JSON files of a folder and its subfolders; names with a leading dot are skipped."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._files: dict[Path, _File] = {}
+        self._objects: dict[Identity, Object] | None = None
+        self._unlisted = ""  # why the folder could not be listed the last time
+        self._twice: set[str] = set()
+
+    def read(self) -> Cluster | None:
+        """The cluster if an object changed since the last call, else None. The first call always gives one."""
+        paths = self._paths()
+        if paths is not None:
+            self._files = {path: self._files.get(path) or _File() for path in paths}
+            for path, file in self._files.items():
+                _read_file(path, file)
+        objects = self._merged()
+        if objects == self._objects:
+            return None
+        self._objects = objects
+        return cluster_of(list(objects.values()))
+
+    def _paths(self) -> list[Path] | None:
+        """The files in the order of their names, or None while the folder cannot be listed."""
+        found: list[Path] = []
+        try:
+            os.listdir(self.path)  # os.walk is silent about a folder that is not there
+            for folder, folders, names in os.walk(self.path):
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                found += [Path(folder, n) for n in names if n.endswith(SUFFIXES) and not n.startswith(".")]
+        except OSError as error:
+            problem = str(error.strerror)
+            if problem != self._unlisted:
+                log.warning("%s: %s: the last good state stays", self.path, problem)
+            self._unlisted = problem
+            return None
+        self._unlisted = ""
+        return sorted(found)
+
+    def _merged(self) -> dict[Identity, Object]:
+        merged: dict[Identity, Object] = {}
+        twice: set[str] = set()
+        for path, file in self._files.items():
+            twice |= {f"{path}: {name}: is in an earlier file too" for _, name in file.objects.keys() & merged.keys()}
+            merged.update(file.objects)
+        for problem in sorted(twice - self._twice):
+            log.warning("%s: the later one counts", problem)
+        self._twice = twice
+        return merged
+
+
+def _read_file(path: Path, file: _File) -> None:
+    try:
+        found = path.stat()
+        stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+        if stamp == file.stamp:
+            return
+        if not stat.S_ISREG(found.st_mode):  # to read a pipe would wait for ever
+            raise OSError(errno.EINVAL, "is no regular file")
+        content = path.read_bytes()
+    except OSError as error:
+        problem = str(error.strerror)
+        if problem != file.unread:
+            log.warning("%s: %s: the last good state stays", path, problem)
+        file.unread = problem
+        return
+    file.unread = ""
+    file.stamp = stamp if time.time_ns() - found.st_mtime_ns > UNSETTLED_NS else ()
+    if content and content != file.content:
+        file.content = content
+        _parse(path, file)
+
+
+def _parse(path: Path, file: _File) -> None:
+    try:
+        documents = _documents(file.content)
+    except _NO_YAML as error:
+        log.warning("%s: no YAML: %s: the last good state stays", path, _one_line(error))
+        return
+    before, after = file.objects, dict[Identity, Object]()
+    untold = False
+    for document in documents:
+        name = title(document)
+        try:
+            found = read_object(document)
+        except ObjectError as error:
+            kept = {key: old for key, old in before.items() if key[1] == name and key not in after}
+            untold = untold or not is_told(document)
+            log.warning("%s: %s%s", path, error, ": the last good version stays" if kept else "")
+            after.update(kept)
+            continue
+        key = (str(document.get("apiVersion")), name) if isinstance(document, dict) else ("", name)
+        if key in after:
+            log.warning("%s: %s: is there twice, the later one counts", path, name)
+        after[key] = found
+    file.objects = before | after if untold else after
+
+
+def _documents(content: bytes) -> list[object]:
+    """The documents of a file, with the items of a List (`kubectl get -o yaml`) in its place."""
+    documents: list[object] = []
+    for document in yaml.load_all(content, Loader=_Loader):  # a SafeLoader
+        if document is None:
+            continue
+        is_list = isinstance(document, dict) and document.get("kind") == "List"
+        items = document.get("items") if is_list else None
+        documents += items if isinstance(items, list) else [document]
+    return documents
+
+
+def _one_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    return f"{getattr(error, 'problem', 'not understood')} in line {mark.line + 1}, column {mark.column + 1}"
+
+
+async def watch(path: Path | str, interval_s: float = 0.2) -> AsyncIterator[Cluster]:
+    """Yields the cluster at once, then after each change.
+
+    Files are read in a thread, since a big one would hold the loop. A folder that is not there is an empty cluster.
+    """
+    folder = Folder(path)
+    while True:
+        cluster = await asyncio.to_thread(folder.read)
+        if cluster is not None:
+            yield cluster
+        await asyncio.sleep(interval_s)

@@ -1,0 +1,387 @@
+"""The Kubernetes objects that both daemons act on, read from plain documents into frozen values.
+
+Knows the shapes and limits of the objects; refuses to know where a document came from (a folder or an API server).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+V1 = "inference.networking.k8s.io/v1"
+V1ALPHA2 = "inference.networking.x-k8s.io/v1alpha2"
+LLM_D = "llm-d.ai/v1alpha2"  # where llm-d moved InferenceObjective and InferenceModelRewrite in 2026
+
+FAILURE_MODES = ("FailClose", "FailOpen")
+APP_PROTOCOLS = ("http", "kubernetes.io/h2c")
+CRITICALITIES = ("Critical", "Standard", "Sheddable")
+MAX_TARGET_PORTS = 8
+MAX_TARGET_MODELS = 10
+MAX_WEIGHT = 1_000_000
+
+AGENT_LABEL = ("app.kubernetes.io/name", "sonde-agent")
+
+
+class ObjectError(Exception):
+    """A document that is not the object it claims to be; the text names the object and the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    namespace: str
+    name: str
+    uid: str | None
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    ip: str | None  # None: not yet given one
+    node: str | None
+    ready: bool  # the Ready condition is True and the phase, where given, is Running
+    terminating: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    namespace: str
+    name: str
+    group: str
+    version: str
+    selector: Mapping[str, str]
+    target_ports: tuple[int, ...]
+    failure_mode: str
+    created: str  # RFC 3339 or ""; sorts by age
+    app_protocol: str = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One model a name may lead to; weight None means that no target of the list has one."""
+
+    model: str
+    weight: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """InferenceModel v1alpha2."""
+
+    namespace: str
+    name: str
+    pool: str
+    model_name: str
+    criticality: str | None
+    targets: tuple[Target, ...]
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    namespace: str
+    name: str
+    pool: str
+    priority: int
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteRule:
+    models: tuple[str, ...]  # empty: every model
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRewrite:
+    namespace: str
+    name: str
+    pool: str
+    rules: tuple[RewriteRule, ...]
+    created: str
+
+
+Object = Pod | Pool | Model | Objective | ModelRewrite
+ObjectKey = tuple[str, str]  # namespace, name
+PoolKey = tuple[str, str, str]  # group, namespace, name
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Everything known at one instant."""
+
+    pods: Mapping[ObjectKey, Pod] = field(default_factory=dict)
+    pools: Mapping[PoolKey, Pool] = field(default_factory=dict)
+    models: Mapping[ObjectKey, Model] = field(default_factory=dict)
+    objectives: Mapping[ObjectKey, Objective] = field(default_factory=dict)
+    rewrites: Mapping[ObjectKey, ModelRewrite] = field(default_factory=dict)
+
+    def pods_of(self, pool: Pool) -> list[Pod]:
+        """The pods that the pool's selector matches, ready or not, in the order of their names."""
+        wanted = pool.selector.items()
+        found = [
+            pod for pod in self.pods.values() if pod.namespace == pool.namespace and wanted <= dict(pod.labels).items()
+        ]
+        return sorted(found, key=lambda pod: pod.name)
+
+    def agents(self) -> list[Pod]:
+        """The pods of Sonde's agents that have an address and stay."""
+        label, value = AGENT_LABEL
+        found = [pod for pod in self.pods.values() if pod.labels.get(label) == value and pod.ip and not pod.terminating]
+        return sorted(found, key=lambda pod: (pod.namespace, pod.name))
+
+
+def cluster_of(objects: list[Object]) -> Cluster:
+    """Sorts objects by kind; of two with the same kind and name the later one stays."""
+    return Cluster(
+        pods={(o.namespace, o.name): o for o in objects if isinstance(o, Pod)},
+        pools={(o.group, o.namespace, o.name): o for o in objects if isinstance(o, Pool)},
+        models={(o.namespace, o.name): o for o in objects if isinstance(o, Model)},
+        objectives={(o.namespace, o.name): o for o in objects if isinstance(o, Objective)},
+        rewrites={(o.namespace, o.name): o for o in objects if isinstance(o, ModelRewrite)},
+    )
+
+
+T = TypeVar("T")
+
+
+class Fields:
+    """One mapping of a document and the path that leads to it, so that every complaint names its field."""
+
+    def __init__(self, values: Mapping[Any, Any], path: str = "") -> None:
+        self.values = values
+        self.path = path
+
+    def fault(self, key: str, problem: str) -> ObjectError:
+        return ObjectError(f"{self.path}{key}: {problem}")
+
+    def _get(self, key: str, kind: type[T], wanted: str, default: T | None) -> T:
+        value = self.values.get(key)
+        if value is None:
+            if default is None:
+                raise self.fault(key, f"missing, expected {wanted}")
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            quote = " (quote it)" if kind is str and isinstance(value, (int, float)) else ""
+            raise self.fault(key, f"expected {wanted}, got {_shown(value)}{quote}")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._get(key, str, "text", default)
+        if not value and default is None:
+            raise self.fault(key, "expected text, got ''")
+        return value
+
+    def one_of(self, key: str, allowed: tuple[str, ...], default: str | None = None) -> str:
+        value = self._get(key, str, " or ".join(allowed), default)
+        if value not in allowed and value != default:
+            raise self.fault(key, f"expected {' or '.join(allowed)}, got {_shown(value)}")
+        return value
+
+    def number(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        value = self._get(key, int, f"a whole number {low}..{high}", default)
+        if not low <= value <= high and value != default:
+            raise self.fault(key, f"expected a whole number {low}..{high}, got {value}")
+        return value
+
+    def fields(self, key: str, optional: bool = False) -> Fields:
+        empty: dict[Any, Any] | None = {} if optional else None
+        return Fields(self._get(key, dict, "a mapping", empty), f"{self.path}{key}.")
+
+    def items(self, key: str, limit: int | None = None) -> list[Fields]:
+        """A list of mappings; one that is absent is empty."""
+        values = self._get(key, list, "a list", [])
+        if limit is not None and len(values) > limit:
+            raise self.fault(key, f"expected at most {limit} entries, got {len(values)}")
+        for at, value in enumerate(values):
+            if not isinstance(value, dict):
+                raise self.fault(f"{key}[{at}]", f"expected a mapping, got {_shown(value)}")
+        return [Fields(value, f"{self.path}{key}[{at}].") for at, value in enumerate(values)]
+
+    def texts(self, key: str) -> dict[str, str]:
+        """A mapping of text to text, such as labels; one that is absent is empty."""
+        inner = self.fields(key, optional=True)
+        for name in inner.values:
+            if not isinstance(name, str):
+                raise self.fault(key, f"expected text as key, got {_shown(name)} (quote it)")
+        return {name: inner.text(name, default="") for name in inner.values}
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def is_told(document: object) -> bool:
+    """Whether a document says which object it is, right or wrong."""
+    return isinstance(document, dict) and isinstance(document.get("kind"), str) and _name_of(document) is not None
+
+
+def title(document: object) -> str:
+    """How a complaint names the object: `Pod default/a`, as far as the document says."""
+    if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
+        return "document"
+    name = _name_of(document)
+    return f"{document['kind']} {name}" if name else f"{document['kind']} without a name"
+
+
+def _name_of(document: dict[Any, Any]) -> str | None:
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        return None
+    return f"{metadata.get('namespace') or 'default'}/{metadata['name']}"
+
+
+def read_object(document: object) -> Object:
+    """One document as the object it is. Raises ObjectError naming the object and the field."""
+    try:
+        if not isinstance(document, dict):
+            raise ObjectError(f"expected an object with apiVersion and kind, got {_shown(document)}")
+        fields = Fields(document)
+        return _reader(fields)(fields, fields.fields("metadata"))
+    except ObjectError as error:
+        raise ObjectError(f"{title(document)}: {error}") from None
+
+
+Reader = Callable[[Fields, Fields], Object]
+
+
+def _reader(fields: Fields) -> Reader:
+    kind = fields.text("kind")
+    versions = READERS.get(kind)
+    if versions is None:
+        raise fields.fault("kind", f"unknown, expected one of {', '.join(READERS)}")
+    api = fields.text("apiVersion")
+    if api not in versions:
+        raise fields.fault("apiVersion", f"expected {' or '.join(versions)}, got {_shown(api)}")
+    return versions[api]
+
+
+def _pod(fields: Fields, metadata: Fields) -> Pod:
+    spec, status = fields.fields("spec", optional=True), fields.fields("status", optional=True)
+    conditions = {c.text("type"): c.text("status", default="") for c in status.items("conditions")}
+    running = status.text("phase", default="Running") == "Running"
+    return Pod(
+        namespace=metadata.text("namespace", default="default"),
+        name=metadata.text("name"),
+        uid=metadata.text("uid", default="") or None,
+        labels=metadata.texts("labels"),
+        annotations=metadata.texts("annotations"),
+        ip=_ip(status),
+        node=spec.text("nodeName", default="") or None,
+        ready=conditions.get("Ready") == "True" and running,
+        terminating=bool(metadata.text("deletionTimestamp", default="")),
+    )
+
+
+def _ip(status: Fields) -> str | None:
+    text = status.text("podIP", default="")
+    if not text:
+        return None
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise status.fault("podIP", f"expected an IP address, got {_shown(text)}") from None
+
+
+def _pool_v1(fields: Fields, metadata: Fields) -> Pool:
+    spec = fields.fields("spec")
+    selector = spec.fields("selector")
+    labels = selector.texts("matchLabels")
+    if not labels:
+        raise selector.fault("matchLabels", "missing, expected at least one label")
+    ports = tuple(port.number("number", 1, 65535) for port in spec.items("targetPorts", MAX_TARGET_PORTS))
+    if not ports:
+        raise spec.fault("targetPorts", f"missing, expected 1..{MAX_TARGET_PORTS} ports")
+    if len(set(ports)) < len(ports):
+        raise spec.fault("targetPorts", f"expected each port once, got {', '.join(map(str, ports))}")
+    return _pool(fields, metadata, labels, ports, spec.fields("endpointPickerRef", optional=True))
+
+
+def _pool_v1alpha2(fields: Fields, metadata: Fields) -> Pool:
+    spec = fields.fields("spec")
+    labels = spec.texts("selector")
+    if not labels:
+        raise spec.fault("selector", "missing, expected at least one label")
+    port = spec.number("targetPortNumber", 1, 65535)
+    return _pool(fields, metadata, labels, (port,), spec.fields("extensionRef", optional=True))
+
+
+def _pool(fields: Fields, metadata: Fields, labels: dict[str, str], ports: tuple[int, ...], picker: Fields) -> Pool:
+    group, version = fields.text("apiVersion").split("/")
+    return Pool(
+        namespace=metadata.text("namespace", default="default"),
+        name=metadata.text("name"),
+        group=group,
+        version=version,
+        selector=labels,
+        target_ports=ports,
+        failure_mode=picker.one_of("failureMode", FAILURE_MODES, default="FailClose"),
+        created=metadata.text("creationTimestamp", default=""),
+        app_protocol=fields.fields("spec").one_of("appProtocol", APP_PROTOCOLS, default="http"),
+    )
+
+
+def _model(fields: Fields, metadata: Fields) -> Model:
+    spec = fields.fields("spec")
+    targets = _targets(spec, "targetModels", "name")
+    return Model(
+        namespace=metadata.text("namespace", default="default"),
+        name=metadata.text("name"),
+        pool=spec.fields("poolRef").text("name"),
+        model_name=spec.text("modelName"),
+        criticality=spec.one_of("criticality", CRITICALITIES, default="") or None,
+        targets=targets,
+        created=metadata.text("creationTimestamp", default=""),
+    )
+
+
+def _targets(spec: Fields, key: str, name: str) -> tuple[Target, ...]:
+    """Weighted targets; the API asks for a weight on all of them or on none."""
+    items = spec.items(key, MAX_TARGET_MODELS)
+    targets = tuple(Target(item.text(name), _weight(item)) for item in items)
+    if len({target.weight is None for target in targets}) > 1:
+        raise spec.fault(key, "expected a weight on every entry or on none")
+    return targets
+
+
+def _weight(item: Fields) -> int | None:
+    return None if item.values.get("weight") is None else item.number("weight", 1, MAX_WEIGHT)
+
+
+def _objective(fields: Fields, metadata: Fields) -> Objective:
+    spec = fields.fields("spec")
+    return Objective(
+        namespace=metadata.text("namespace", default="default"),
+        name=metadata.text("name"),
+        pool=spec.fields("poolRef").text("name"),
+        priority=spec.number("priority", -(2**31), 2**31 - 1, default=0),
+        created=metadata.text("creationTimestamp", default=""),
+    )
+
+
+def _rewrite(fields: Fields, metadata: Fields) -> ModelRewrite:
+    spec = fields.fields("spec")
+    return ModelRewrite(
+        namespace=metadata.text("namespace", default="default"),
+        name=metadata.text("name"),
+        pool=spec.fields("poolRef").text("name"),
+        rules=tuple(_rule(rule) for rule in spec.items("rules")),
+        created=metadata.text("creationTimestamp", default=""),
+    )
+
+
+def _rule(rule: Fields) -> RewriteRule:
+    matches = [match.fields("model") for match in rule.items("matches")]
+    for match in matches:
+        match.one_of("type", ("Exact",), default="Exact")
+    return RewriteRule(
+        models=tuple(match.text("value") for match in matches), targets=_targets(rule, "targets", "modelRewrite")
+    )
+
+
+READERS: Mapping[str, Mapping[str, Reader]] = {
+    "Pod": {"v1": _pod},
+    "InferencePool": {V1: _pool_v1, V1ALPHA2: _pool_v1alpha2},
+    "InferenceModel": {V1ALPHA2: _model},
+    "InferenceObjective": {V1ALPHA2: _objective, LLM_D: _objective},
+    "InferenceModelRewrite": {V1ALPHA2: _rewrite, LLM_D: _rewrite},
+}

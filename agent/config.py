@@ -1,0 +1,202 @@
+"""The agent's command lines: every flag, its default, its unit and its bounds; reads nothing of the machine."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+PIN_ROOT = Path("/sys/fs/bpf/sonde")  # as agent.kernel.pins has it; named here so that --help loads no kernel code
+SHORTEST_INTERVAL_S = 0.001
+LONGEST_SAMPLING_S = 1.0  # controllers take counts older than a few seconds for unknown
+_GO_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_GO_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    node_name: str  # only pods with this spec.nodeName are measured
+    manifests: Path
+    cgroup_root: Path | None  # None: the first cgroup v2 mount of the usual two
+    pin_root: Path
+    bind: str
+    port: int  # gRPC; 0 lets the kernel choose
+    metrics_port: int  # Prometheus; 0 lets the kernel choose
+    interval_s: float  # between two reads of the slots
+    engine_interval_s: float  # between two reads of a busy engine's page
+
+
+@dataclass(frozen=True, slots=True)
+class LoadConfig:
+    pin_root: Path
+    attach_cgroup: Path | None  # None: where the loader finds fit
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadConfig:
+    pin_root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CheckConfig:
+    pin_root: Path
+    cgroup_root: Path | None
+
+
+Config = RunConfig | LoadConfig | UnloadConfig | CheckConfig
+
+
+def duration_s(text: str) -> float:
+    """Seconds of a duration in Go's form, such as 50ms, 1s or 1m30s. Raises ValueError."""
+    parts = list(_GO_PART.finditer(text))
+    if text == "0":
+        return 0.0
+    if not parts or "".join(part[0] for part in parts) != text:
+        raise ValueError(f"{text!r} is no duration such as 50ms, 1s or 1m30s")
+    return sum(float(part[1]) * _GO_UNITS_S[part[2]] for part in parts)
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """The configuration of one command. Faults print one line to stderr and exit with status 2."""
+    flags = _parser().parse_args(arguments)
+    if flags.command == "load":
+        return LoadConfig(flags.pin_root, flags.attach_cgroup)
+    if flags.command == "unload":
+        return UnloadConfig(flags.pin_root)
+    if flags.command == "check":
+        return CheckConfig(flags.pin_root, flags.cgroup_root)
+    return RunConfig(
+        node_name=flags.node_name,
+        manifests=flags.manifests,
+        cgroup_root=flags.cgroup_root,
+        pin_root=flags.pin_root,
+        bind=flags.bind,
+        port=flags.port,
+        metrics_port=flags.metrics_port,
+        interval_s=flags.interval,
+        engine_interval_s=flags.engine_interval,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a flag in one line instead of after a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = duration_s(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if seconds < SHORTEST_INTERVAL_S:
+        raise argparse.ArgumentTypeError(f"{text} is below the shortest interval, {SHORTEST_INTERVAL_S * 1000:g}ms")
+    return seconds
+
+
+def _sampling_interval(text: str) -> float:
+    seconds = _interval(text)
+    if seconds > LONGEST_SAMPLING_S:
+        raise argparse.ArgumentTypeError(f"{text} is above the longest interval, {LONGEST_SAMPLING_S:g}s")
+    return seconds
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port number 0..65535")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="sonde-agent",
+        description="Measures the inference pods of one node in its kernel and streams what it sees.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_load(commands.add_parser("load", help="compile, attach and pin the programs, then exit", allow_abbrev=False))
+    _add_run(commands.add_parser("run", help="measure, serve the stream and the metrics", allow_abbrev=False))
+    _add_unload(commands.add_parser("unload", help="detach and unpin everything", allow_abbrev=False))
+    _add_check(commands.add_parser("check", help="say what this machine has and lacks", allow_abbrev=False))
+    return parser
+
+
+def _add_pin_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pin-root",
+        type=Path,
+        default=PIN_ROOT,
+        metavar="DIR",
+        help="folder of the pins (default %(default)s)",
+    )
+
+
+def _add_cgroup_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cgroup-root",
+        type=Path,
+        metavar="DIR",
+        help="cgroup v2 mount (default: /sys/fs/cgroup, or /sys/fs/cgroup/unified where the former is v1)",
+    )
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    _add_pin_root(parser)
+    parser.add_argument(
+        "--attach-cgroup",
+        type=Path,
+        metavar="DIR",
+        help="cgroup whose sockets to follow (default: the cgroup v2 root)",
+    )
+
+
+def _add_unload(parser: argparse.ArgumentParser) -> None:
+    _add_pin_root(parser)
+    parser.add_argument("--attach-cgroup", type=Path, metavar="DIR", help="accepted as by load; the pins tell where")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_pin_root(parser)
+    _add_cgroup_root(parser)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--node-name",
+        type=_name,
+        default=socket.gethostname().lower(),
+        metavar="NAME",
+        help="spec.nodeName of the pods to measure (default: the host's name, as kubelet has it)",
+    )
+    add("--manifests", type=Path, required=True, metavar="DIR", help="folder of Kubernetes YAML with pods and pools")
+    _add_cgroup_root(parser)
+    _add_pin_root(parser)
+    add("--bind", default="0.0.0.0", metavar="ADDRESS", help="address to listen at (default %(default)s)")
+    add("--port", type=_port, default=9431, help="gRPC port of the stream, 0 for any (default %(default)s)")
+    add("--metrics-port", type=_port, default=9432, help="Prometheus port, 0 for any (default %(default)s)")
+    add(
+        "--interval",
+        type=_sampling_interval,
+        default=0.02,
+        metavar="DURATION",
+        help="between two reads of the kernel's counts (default 20ms)",
+    )
+    add(
+        "--engine-interval",
+        type=_interval,
+        default=1.0,
+        metavar="DURATION",
+        help="between two reads of a busy engine's metrics page; idle ones are read a thirtieth as often (default 1s)",
+    )

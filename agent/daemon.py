@@ -1,0 +1,230 @@
+"""`sonde-agent run`: wires the parts together, starts them and ends them in order.
+
+Tasks, all on one event loop: `sampler` reads the slots each interval; `beat` sends full frames each second; `placer`
+follows manifests and cgroups and gives pods their slots; `pages` reads the engines. On SIGTERM or SIGINT the streams
+end, the server closes, the tasks are cancelled, then the metrics server and the maps are closed. Pins stay: they hold
+the counts for the next agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc.aio
+import numpy as np
+
+from agent import metrics, stream
+from agent.cluster.folder import Folder
+from agent.config import RunConfig
+from agent.kernel.cgroups import NoCgroup2
+from agent.kernel.cgroups import root as cgroup_root
+from agent.kernel.pins import NotLoaded, Pins
+from agent.maps import LayoutMismatch, PinnedMaps
+from agent.pages import EnginePages
+from agent.placement import Cgroups, Placement
+from agent.pods import CgroupTree, ServingPod, serving_pods
+from agent.programs import programs
+from agent.sampling import Sampler
+from agent.signals import FIELDS, HISTOGRAMS
+from agent.view import View
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+LOOK_S = 1.0  # between two looks at the manifests and the cgroups
+SEARCH_S = 0.1  # the same while a pod has no cgroup yet
+GRACE_S = 2.0
+THREADS = 2  # the sampler's and the placer's
+
+
+class StartError(Exception):
+    """The agent cannot start; the text says why and what to do."""
+
+
+def main(config: RunConfig) -> int:
+    """Runs until SIGTERM or SIGINT; returns the exit status."""
+    status = 0
+    try:
+        asyncio.run(_run(config))
+    except* (StartError, NotLoaded) as faults:
+        status = 1
+        for fault in faults.exceptions:
+            sys.stderr.write(f"sonde-agent run: {fault}\n")
+    return status
+
+
+async def _run(config: RunConfig) -> None:
+    with ExitStack() as resources:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(THREADS, "agent"))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        agent, server = await _start(config, resources)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work, name=name) for name, work in agent.work().items()]
+            try:
+                await stop.wait()
+                log.info("stopping")
+            finally:
+                agent.telemetry.close()
+                await server.stop(GRACE_S)
+            for task in tasks:
+                task.cancel()
+    log.info("stopped")
+
+
+async def _start(config: RunConfig, resources: ExitStack) -> tuple[_Agent, grpc.aio.Server]:
+    """Opens what the agent needs. Raises StartError."""
+    if not config.manifests.is_dir():
+        raise StartError(f"--manifests {config.manifests} is no folder")
+    try:
+        root = _cgroup_root(config.cgroup_root)
+        maps = PinnedMaps(Pins(config.pin_root))
+        resources.callback(maps.close)
+        agent = _Agent(config, maps, root)
+        server, port = stream.make_server(agent.telemetry, config.bind, config.port)
+        loop = asyncio.get_running_loop()
+        collector = metrics.AgentCollector(lambda: _ask(loop, agent))
+        metrics_port, close = metrics.serve(collector, config.bind, config.metrics_port)
+        resources.callback(close)
+    except (NotLoaded, LayoutMismatch, NoCgroup2, OSError) as error:
+        raise StartError(str(error)) from error
+    await server.start()
+    log.info(
+        "running node=%s port=%d metrics_port=%d cgroup_root=%s pins=%s", config.node_name, port, metrics_port, root,
+        config.pin_root,
+    )  # fmt: skip
+    return agent, server
+
+
+def _cgroup_root(given: Path | None) -> Path:
+    root = given or cgroup_root()
+    # every cgroup v2 directory has this file, none of v1 has
+    if not (root / "cgroup.controllers").exists():
+        raise NoCgroup2(f"{root} is no cgroup v2 hierarchy: name one by --cgroup-root")
+    return root
+
+
+def _ask(loop: asyncio.AbstractEventLoop, agent: _Agent) -> metrics.Snapshot:
+    """A snapshot for a thread of the metrics server; made by the loop, which owns the state."""
+
+    async def answer() -> metrics.Snapshot:
+        return agent.snapshot()
+
+    return asyncio.run_coroutine_threadsafe(answer(), loop).result(timeout=GRACE_S)
+
+
+class _Agent:
+    """The parts and the loops between them. Raises OSError where another agent has the maps."""
+
+    def __init__(self, config: RunConfig, maps: PinnedMaps, root: Path) -> None:
+        self._config = config
+        maps.claim()
+        self._maps = maps
+        self._tree = CgroupTree(root)
+        self._folder = Folder(config.manifests)
+        self._pods: Collection[ServingPod] | None = None
+        self._placement = Placement(maps)
+        self._view = View(config.node_name)
+        self.telemetry = stream.Telemetry(self._view)
+        self._sampler = Sampler(maps.slots, config.interval_s)
+        self._pages = EnginePages(self._view, config.engine_interval_s, self._publish)
+
+    def work(self) -> dict[str, Coroutine[None, None, None]]:
+        return {
+            "sampler": self._sampler.run(self._publish),
+            "beat": self._beat_forever(),
+            "placer": self._place_forever(),
+            "pages": self._pages.run(),
+        }
+
+    def _publish(self) -> None:
+        """Brings the view up to the latest sample and tells the watchers."""
+        rows, at_ns = self._sampler.take()
+        self._view.sample(np.frombuffer(rows, np.int64).reshape(-1, len(FIELDS)), at_ns)
+        self.telemetry.ring()
+
+    async def _beat_forever(self) -> None:
+        clock = asyncio.get_running_loop().time
+        due = clock()
+        while True:
+            due = max(due + BEAT_S, clock())
+            await asyncio.sleep(due - clock())
+            self._publish()
+            self._view.follow_means(time.monotonic_ns())
+            self.telemetry.beat()
+
+    async def _place_forever(self) -> None:
+        """Raises NotLoaded when the programs were unloaded meanwhile: who starts the agent again starts it right."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            self._maps.check_pinned()
+            # in a thread: files may be on a slow disk, and the kernel holds a scan up while it makes cgroups
+            pods, cgroups = await asyncio.to_thread(self._look)
+            if pods is not None:
+                self._place(pods, cgroups, clock())
+            await asyncio.sleep(SEARCH_S if self._placement.searching(clock()) else LOOK_S)
+
+    def _look(self) -> tuple[Collection[ServingPod] | None, Cgroups]:
+        """The pods of the node, None before the manifests could be read once, and their cgroups."""
+        cluster = self._folder.read()
+        if cluster is not None:
+            self._pods = serving_pods(cluster, self._config.node_name)
+        names = {name for pod in self._pods or () for name in pod.cgroup_names}
+        return self._pods, self._tree.scan(names)
+
+    def _place(self, pods: Collection[ServingPod], cgroups: Cgroups, now_s: float) -> None:
+        if self._view.place(pods, self._placement.update(pods, cgroups, now_s)):
+            self._sampler.follow(self._placement.used)
+            self._publish()
+
+    def snapshot(self) -> metrics.Snapshot:
+        """The state for one scrape of the metrics."""
+        slots: dict[tuple[str, str], list[metrics.SlotState]] = {}
+        for place, seen in self._view.endpoints().items():
+            if seen.owner is None or seen.row is None:
+                continue
+            histograms = {name: self._maps.histogram(name, seen.owner.slot) for name in HISTOGRAMS}
+            state = metrics.SlotState(seen.owner, seen.row, histograms)
+            slots.setdefault((place.namespace, place.pod), []).append(state)
+        pods = [metrics.PodState(*key, states) for key, states in slots.items()]
+        return metrics.Snapshot(time.monotonic_ns(), pods, self._agent_state())
+
+    def _agent_state(self) -> metrics.AgentState:
+        table = self._placement.table
+        levels = Counter({"kernel_and_engine": 0, "kernel": 0, "engine": 0, "none": 0})
+        for seen in self._view.endpoints().values():
+            known = [name for name, is_known in (("kernel", seen.row), ("engine", seen.engine)) if is_known is not None]
+            levels["_and_".join(known) or "none"] += 1
+        return metrics.AgentState(
+            drops=self._maps.counters(),
+            owners_used=sum(len(held.cgroups) for held in table.held.values()),
+            owners_capacity=self._maps.owners_capacity,
+            slots_used=len(table.held),
+            slots_retired=len(table.retired),
+            slots_capacity=self._maps.capacity,
+            endpoints=levels,
+            rows_sampled=self._sampler.rows_sampled,
+            sample_age_s=self._sampler.age_s(time.monotonic_ns()),
+            watchers=self.telemetry.watchers,
+            pages_read=self._pages.read,
+            pages_failed=self._pages.failed,
+            cpu_s=time.process_time(),
+            rss_bytes=_resident_bytes(),
+            programs=programs(Pins(self._config.pin_root)),
+        )
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

@@ -1,0 +1,86 @@
+"""Compiles and loads the programs of bpf/. The only door to bcc.
+
+Importing this costs 70 MB and a compiler, so only the short-lived `sonde-agent load` and the kernel tests do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from agent.kernel import headers
+from agent.kernel.pins import Pins
+
+CGROUP_SKB = 8
+SOCK_OPS = 13
+
+# program -> (bcc function, program type); the first three are linked to hooks, the last is reached by tail call
+PROGRAMS = {
+    "ingress": ("sonde_ingress", CGROUP_SKB),
+    "egress": ("sonde_egress", CGROUP_SKB),
+    "lifecycle": ("sonde_lifecycle", SOCK_OPS),
+    "egress_more": ("sonde_egress_more", CGROUP_SKB),
+}
+
+_QUOTED_INCLUDE = re.compile(r'^#include "(\w+\.h)"\n', re.MULTILINE)
+
+
+class LoadError(Exception):
+    """The kernel or bcc refused the programs; the text says which one, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Loaded programs by name; they live as long as `module` or a pin."""
+
+    module: Any
+    fds: dict[str, int]
+
+    def map_fd(self, name: str) -> int:
+        return int(self.module[name.encode()].map_fd)
+
+
+def load(pins: Pins | None = None, defines: tuple[str, ...] = ()) -> Programs:
+    """Compiles bpf/track.c and loads every program; maps are made, or taken over, under `pins` if given.
+
+    Raises LoadError.
+    """
+    tree = _headers()
+    os.environ["BCC_KERNEL_SOURCE"] = str(tree.path)
+    try:
+        from bcc import BPF
+    except ImportError as error:
+        raise LoadError(
+            "bcc is not to be imported: install the distribution's python3-bpfcc (not PyPI's 'bcc', which is "
+            "another project) and use an environment made with --system-site-packages over the distribution's Python"
+        ) from error
+    flags = ["-Wno-macro-redefined", "-Wno-unknown-attributes", *(f"-D{define}" for define in defines)]
+    if pins is not None:
+        flags.append(f'-DSONDE_PIN="{pins.folder}"')
+    try:
+        module = BPF(text=source().encode(), cflags=flags)
+        fds = {name: _load_one(module, *program) for name, program in PROGRAMS.items()}
+    except Exception as error:  # bcc raises bare Exception for whatever went wrong
+        text = str(error)[:300]
+        raise LoadError(f"{text} (headers: {tree.origin}); run 'sonde-agent check' to see what is missing") from error
+    return Programs(module, fds)
+
+
+def source(name: str = "track.c") -> str:
+    """One text of a program and its quoted headers: bcc rewrites table calls in the main file alone."""
+    folder = files("bpf")
+    return _QUOTED_INCLUDE.sub(lambda match: source(match[1]), folder.joinpath(name).read_text())
+
+
+def _headers() -> headers.HeaderTree:
+    try:
+        return headers.find()
+    except headers.NoHeaders as error:
+        raise LoadError(str(error)) from error
+
+
+def _load_one(module: Any, function: str, kind: int) -> int:
+    return int(module.load_func(function.encode(), kind).fd)

@@ -1,0 +1,153 @@
+"""Finds the pods of this node and the cgroups each of them owns; knows nothing of slots, maps or engines.
+
+A cgroup's id, which is what a program in the kernel sees, is the inode number of its directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NewType
+
+from agent.cluster.objects import Cluster, Pod
+
+PodUid = NewType("PodUid", str)
+CgroupId = NewType("CgroupId", int)
+
+# kubelet gives a static pod the hash of its file as uid, and its mirror in the API server another one
+CONFIG_HASH = "kubernetes.io/config.hash"
+
+# Forms that occur: kubepods-burstable-pod<uid with _>.slice (systemd driver), pod<uid> (cgroupfs driver),
+# kubelet-kubepods-pod<uid with _>.slice (kind), kubepods-pod<uid with _>.slice:cri-containerd:<id> (containerd that was
+# given a systemd path with its cgroupfs driver)
+_POD_SEGMENT = re.compile(r"(?:^|-)pod([0-9A-Za-z_-]+?)(?:\.slice|:|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPod:
+    """A pod of this node that a pool selects."""
+
+    namespace: str
+    name: str
+    uid: PodUid | None  # None: the manifest has none, so that no cgroup can be told to be its own
+    ip: str | None
+    ports: tuple[int, ...]  # target ports of all pools that select it, ascending
+    cgroup_names: frozenset[str]  # what its cgroup may be called after, as uid_in_segment() gives it
+
+
+def serving_pods(cluster: Cluster, node_name: str) -> list[ServingPod]:
+    """The pods of a node that at least one pool selects, by namespace and name."""
+    ports: dict[tuple[str, str], set[int]] = {}
+    for pool in cluster.pools.values():
+        for pod in cluster.pods_of(pool):
+            if pod.node == node_name:
+                ports.setdefault((pod.namespace, pod.name), set()).update(pool.target_ports)
+    return [_serving_pod(cluster.pods[key], ports[key]) for key in sorted(ports)]
+
+
+def _serving_pod(pod: Pod, ports: Iterable[int]) -> ServingPod:
+    names = (pod.uid, pod.annotations.get(CONFIG_HASH)) if pod.uid else ()
+    return ServingPod(
+        namespace=pod.namespace,
+        name=pod.name,
+        uid=PodUid(pod.uid) if pod.uid else None,
+        ip=pod.ip,
+        ports=tuple(sorted(ports)),
+        cgroup_names=frozenset(_normal(name) for name in names if name),
+    )
+
+
+def _normal(uid: str) -> str:
+    """systemd reads a dash in a slice's name as a level, so kubelet writes underscores there."""
+    return uid.lower().replace("_", "-")
+
+
+def uid_in_segment(segment: str) -> str | None:
+    """The pod uid that one component of a cgroup path names, in lower case with dashes; None where it names none."""
+    match = _POD_SEGMENT.search(segment)
+    return _normal(match[1]) if match else None
+
+
+def uid_in_path(path: str, wanted: Iterable[str]) -> str | None:
+    """Which of the wanted pods a cgroup path lies in; of nested ones the innermost."""
+    known = frozenset(wanted)
+    found = [uid for uid in map(uid_in_segment, path.split("/")) if uid in known]
+    return found[-1] if found else None
+
+
+@dataclass(slots=True)
+class _Directory:
+    """What was last seen of one directory of the tree."""
+
+    uid: str | None  # of the innermost pod segment on its path, wanted or not
+    outer: tuple[str, ...]  # of the pod segments outside that one
+    links: int = -1
+    children: dict[str, _Directory] = field(default_factory=dict)
+
+
+class CgroupTree:
+    """The directories below a cgroup root, remembered so that a scan lists only what changed.
+
+    A directory of cgroupfs has two links and one for each directory in it. A scan therefore needs one stat for each
+    directory: where the count is as before and every known child is still there, no child can have come.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = str(root)
+        self._top = _Directory(None, ())
+
+    def scan(self, wanted: Iterable[str]) -> dict[str, frozenset[CgroupId]]:
+        """The cgroups of each wanted pod (by the names of ServingPod.cgroup_names) that has any.
+
+        A pod's own directory and all below it count. Directories that vanish meanwhile are passed over.
+        """
+        found: dict[str, set[CgroupId]] = {uid: set() for uid in wanted}
+        self._visit(self._path, self._top, found)
+        return {uid: frozenset(ids) for uid, ids in found.items() if ids}
+
+    def _visit(self, path: str, directory: _Directory, found: Mapping[str, set[CgroupId]]) -> bool:
+        """Notes a directory and all below it; False where it is gone."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        uid = next((uid for uid in (directory.uid, *directory.outer) if uid in found), None)
+        if uid is not None:
+            found[uid].add(CgroupId(status.st_ino))
+        if status.st_nlink != directory.links or status.st_nlink < 2:
+            _list_children(path, directory)
+        # listing and count can differ where something changed between them: then list again next time
+        directory.links = status.st_nlink if status.st_nlink == len(directory.children) + 2 else -1
+        vanished = [
+            name for name, child in directory.children.items() if not self._visit(f"{path}/{name}", child, found)
+        ]
+        if vanished:
+            self._visit_newcomers(path, directory, found)
+            directory.links = -1
+        return True
+
+    def _visit_newcomers(self, path: str, directory: _Directory, found: Mapping[str, set[CgroupId]]) -> None:
+        before = set(directory.children)
+        _list_children(path, directory)
+        for name in directory.children.keys() - before:
+            self._visit(f"{path}/{name}", directory.children[name], found)
+
+
+def _list_children(path: str, directory: _Directory) -> None:
+    try:
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        names = []
+    known = directory.children
+    directory.children = {name: known.get(name) or _child(name, directory) for name in names}
+
+
+def _child(name: str, parent: _Directory) -> _Directory:
+    uid = uid_in_segment(name)
+    if uid is None:
+        return _Directory(parent.uid, parent.outer)
+    return _Directory(uid, (parent.uid, *parent.outer) if parent.uid is not None else ())

@@ -1,0 +1,95 @@
+"""Serves the view to whoever watches it over gRPC (agent/proto/telemetry.proto); decides nothing about its content.
+
+A watcher remembers the version it was sent, so nothing is queued for it: one that reads slowly gets the newest state
+when it is ready, and costs no memory until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+
+import grpc.aio
+
+from agent.proto import telemetry_pb2_grpc
+from agent.proto.telemetry_pb2 import Frame, WatchRequest
+from agent.view import View
+
+log = logging.getLogger(__name__)
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second agent on the port must fail, not share it
+    ("grpc.keepalive_time_ms", 10_000),  # a controller whose node died is found out and forgotten
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # controllers may ask as often whether we live
+)
+_NAME_LIMIT = 80
+
+
+class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
+    def __init__(self, view: View, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._view = view
+        self._clock_ns = clock_ns
+        self._wakes: set[asyncio.Event] = set()
+        self._beats = 0
+        self._closed = False
+
+    @property
+    def watchers(self) -> int:
+        return len(self._wakes)
+
+    def ring(self) -> None:
+        """The view changed."""
+        for wake in self._wakes:
+            wake.set()
+
+    def beat(self) -> None:
+        """Each watcher gets a full frame."""
+        self._beats += 1
+        self.ring()
+
+    def close(self) -> None:
+        """Every stream ends, in order, after the frame it is sending."""
+        self._closed = True
+        self.ring()
+
+    async def Watch(self, request: WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[Frame]:
+        wake = asyncio.Event()
+        self._wakes.add(wake)
+        name = request.subscriber[:_NAME_LIMIT]
+        log.info("watcher came name=%r peer=%s", name, context.peer())
+        try:
+            async for frame in self._frames(wake):
+                yield frame
+        finally:
+            self._wakes.discard(wake)
+            log.info("watcher left name=%r peer=%s", name, context.peer())
+
+    async def _frames(self, wake: asyncio.Event) -> AsyncIterator[Frame]:
+        since: int | None = None
+        sequence, beats = 0, self._beats
+        while not self._closed:
+            if self._view.placed:
+                frame = self._view.frame(since, self._clock_ns())
+                since = self._view.version
+                if frame.full or frame.endpoints:
+                    sequence += 1
+                    frame.sequence = sequence
+                    yield frame
+            await wake.wait()
+            wake.clear()
+            if beats != self._beats:
+                since, beats = None, self._beats
+
+
+def make_server(telemetry: Telemetry, bind: str, port: int) -> tuple[grpc.aio.Server, int]:
+    """A server that is not started yet, and its port. Raises OSError where the address cannot be had."""
+    server = grpc.aio.server(options=_OPTIONS)
+    telemetry_pb2_grpc.add_TelemetryServicer_to_server(telemetry, server)  # type: ignore[no-untyped-call]
+    address = f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
+    try:
+        return server, server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen at {address} for gRPC: {error}") from error

@@ -1,0 +1,1 @@
+"""Every number the README claims, by one command each."""

@@ -1,0 +1,36 @@
+"""A lab for measuring: namespaces, programs in the kernel, an agent, and engines that one talks to directly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+from lab import home, stack, substrate
+from lab.config import Kind
+from lab.home import Home
+from lab.stack import LoadRefused, Stack
+from lab.substrate import Ground, GroundError
+
+T = TypeVar("T")
+
+REFUSALS = (GroundError, LoadRefused, home.HomeError)
+
+
+def measured(pods: int, seed: int, body: Callable[[Stack], Coroutine[None, None, T]]) -> T:
+    """Runs `body` on a lab of its own, removed at the end. Raises REFUSALS where this machine cannot measure."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    name = f"sonde-bench-{os.getpid()}"
+    substrate.choose(name, Kind.NAMESPACES)
+    with contextlib.ExitStack() as held:
+        folder, _ = held.enter_context(home.taken(name))
+        ground = held.enter_context(substrate.stand(Kind.NAMESPACES, name, pods, seed))
+        return asyncio.run(_inside(ground, folder, body))
+
+
+async def _inside(ground: Ground, folder: Home, body: Callable[[Stack], Coroutine[None, None, T]]) -> T:
+    async with stack.measured_pods(ground, folder, lambda what: print(f"... {what}", flush=True)) as lab:
+        return await body(lab)

@@ -1,0 +1,1 @@
+"""The kernel programs' sources, packaged as data. Compiled on the node by `sonde-agent load`."""

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* The life of a request in the counts, and what its bytes from the client mean. */
+#ifndef SONDE_REQUEST_H
+#define SONDE_REQUEST_H
+
+#define AFTER(a, b) ((s32)((a) - (b)) > 0)
+
+static __always_inline bool counts(const struct flow *flow)
+{
+	return !(flow->flags & EXCLUDED);
+}
+
+/* Method and path class from flow->head. */
+static __always_inline void classify(struct flow *flow)
+{
+	struct class_prefix prefix = {.bits = SONDE_CLASS_PREFIX_BYTES * 8};
+	u32 *class;
+
+	__builtin_memcpy(prefix.bytes, flow->head, SONDE_CLASS_PREFIX_BYTES);
+	class = classes.lookup(&prefix);
+	flow->flags &= ~(EXCLUDED | HEAD_METHOD);
+	flow->flags |= CLASSIFIED;
+	if (flow->head[0] == 'H')
+		flow->flags |= HEAD_METHOD;
+	if (class && *class == SONDE_CLASS_EXCLUDED)
+		flow->flags |= EXCLUDED;
+}
+
+static __always_inline void begin_request(struct flow *flow, struct sonde_slot *slot, u64 now)
+{
+	flow->flags &= ~DATA_SEEN;
+	flow->status = 0;
+	flow->state = REQUEST;
+	if (flow->flags & EXCLUDED) {
+		ADD(slot->excluded, 1);
+		return;
+	}
+	if (slot->in_flight <= 0)
+		slot->busy_since_ns = now;
+	ADD(slot->started, 1);
+	ADD(slot->waiting, 1);
+	ADD(slot->in_flight, 1);
+}
+
+/* The request in progress leaves the gauges; its outcome is the caller's to count. */
+static __always_inline void leave(struct flow *flow, struct sonde_slot *slot)
+{
+	if (flow->state < REQUEST || !counts(flow))
+		return;
+	if (!(flow->flags & DATA_SEEN))
+		ADD(slot->waiting, -1);
+	ADD(slot->in_flight, -1);
+}
+
+static __always_inline void go_opaque(struct flow *flow, struct sonde_slot *slot)
+{
+	if (flow->state >= REQUEST && counts(flow))
+		ADD(slot->lost, 1);
+	leave(flow, slot);
+	flow->state = IDLE;
+	flow->flags |= OPAQUE;
+	ADD(slot->connections_opaque, 1);
+}
+
+static __always_inline void complete_request(struct bpf_sock *sk, struct flow *flow, struct sonde_slot *slot, u64 now)
+{
+	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
+
+	leave(flow, slot);
+	if (counts(flow)) {
+		ADD(slot->completed, 1);
+		observe(slot->duration_hist, &slot->duration_ns_sum, now - flow->start_ns);
+		if (tcp)
+			slot->srtt_us = tcp->srtt_us >> 3;
+	}
+	flow->state = IDLE;
+	if (!flow->next_start_ns)
+		return;
+	flow->start_ns = flow->next_start_ns;
+	flow->next_start_ns = 0;
+	classify(flow);
+	begin_request(flow, slot, now);
+}
+
+/* Appends to flow->head what of the segment still fits; false where nothing could be read. */
+static __always_inline bool append_head(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					u32 offset, u32 wanted)
+{
+	u64 have = flow->head_len, n = segment->len - offset;
+
+	if (have >= wanted)
+		return true;
+	if (n > wanted - have)
+		n = wanted - have;
+	KEEP(n);
+	KEEP(have);
+	if (n < 1 || n > HEAD_BYTES || have > HEAD_BYTES - 1)
+		return false;
+	flow->flags &= ~CLASSIFIED;
+	if (!load(skb, segment->payload + offset, flow->head + have, n))
+		return false;
+	flow->head_len = have + n;
+	return true;
+}
+
+static __always_inline bool ends_line(struct __sk_buff *skb, const struct segment *segment)
+{
+	u8 last = 0;
+
+	return load(skb, segment->payload + segment->len - 1, &last, 1) && last == '\n';
+}
+
+/* The rule of most requests: one like the last on this connection. */
+static __always_inline bool same_as_last(struct __sk_buff *skb, const struct segment *segment, const struct flow *flow)
+{
+	const u64 *last = (const u64 *)flow->head;
+	u64 head[HEAD_BYTES / 8];
+
+	return flow->flags & CLASSIFIED && flow->state == IDLE && segment->len >= HEAD_BYTES &&
+	       load(skb, segment->payload, head, HEAD_BYTES) && head[0] == last[0] && head[1] == last[1] &&
+	       head[2] == last[2];
+}
+
+/* Bytes before a request is counted: enough of them to know method and path class? */
+static __always_inline void read_prefix(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					struct sonde_slot *slot, u64 now)
+{
+	if (flow->state == IDLE) {
+		__builtin_memset(flow->head, 0, HEAD_BYTES);
+		flow->head_len = 0;
+		flow->start_ns = now;
+	}
+	if (!append_head(skb, segment, flow, 0, HEAD_BYTES))
+		return;
+	flow->state = PREFIX;
+	if (flow->head_len >= 4 && !is_method(flow->head)) {
+		flow->state = IDLE;
+		/* a connection met halfway may be inside a body; the next request will tell */
+		if (flow->flags & FROM_START) {
+			COUNT_DROP(not_http);
+			go_opaque(flow, slot);
+		}
+		return;
+	}
+	if (flow->head_len == HEAD_BYTES || (flow->head_len >= 4 && ends_line(skb, segment))) {
+		classify(flow);
+		begin_request(flow, slot, now);
+	}
+}
+
+/* A method at the start of a segment while a response is under way: the next request, sent early. */
+static __always_inline void note_pipelined(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					   struct sonde_slot *slot, u64 now)
+{
+	u8 head[4];
+
+	if (segment->len < HEAD_BYTES || flow->next_start_ns || !flow->status)
+		return;
+	if (!load(skb, segment->payload, head, sizeof(head)) || !is_method(head))
+		return;
+	flow->flags &= ~CLASSIFIED;
+	load(skb, segment->payload, flow->head, HEAD_BYTES);
+	flow->next_start_ns = now;
+	ADD(slot->pipelined, 1);
+}
+
+static __always_inline void follow_request(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					   struct sonde_slot *slot, u64 now)
+{
+	if (same_as_last(skb, segment, flow)) {
+		flow->start_ns = now;
+		begin_request(flow, slot, now);
+	} else if (flow->state <= PREFIX) {
+		read_prefix(skb, segment, flow, slot, now);
+	} else if (flow->state >= HEADER) {
+		note_pipelined(skb, segment, flow, slot, now);
+	}
+	flow->last_in_ns = now;
+}
+
+/*
+ * Is this segment the next one in order, with bytes not taken before? The filter runs before TCP has
+ * looked at the segment, so duplicates and overtakers are still there.
+ */
+static __always_inline bool in_order(struct bpf_sock *sk, struct flow *flow, const struct segment *segment)
+{
+	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
+	u32 end = segment->seq + segment->len;
+
+	if (!(flow->flags & IN_KNOWN)) {
+		flow->flags |= IN_KNOWN;
+		flow->in_end = segment->seq;
+	}
+	/* what arrived out of order has been taken in by TCP meanwhile; what it has not yet taken is in in_end */
+	if (tcp && AFTER(tcp->rcv_nxt, flow->in_end))
+		flow->in_end = tcp->rcv_nxt;
+	if (!AFTER(end, flow->in_end) || AFTER(segment->seq, flow->in_end))
+		return false;
+	flow->in_end = end;
+	return true;
+}
+
+/* The listener sees the third ACK; a request on it must wait here for the connection it opens. */
+static __always_inline void at_listener(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					struct sonde_slot *slot)
+{
+	if ((segment->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		ADD(slot->syns, 1);
+	if (!segment->len)
+		return;
+	__builtin_memset(flow->head, 0, HEAD_BYTES);
+	flow->head_len = 0;
+	if (!append_head(skb, segment, flow, 0, HEAD_BYTES))
+		return;
+	flow->early_port = segment->sport;
+	flow->start_ns = now_ns();
+	flow->in_end = segment->seq + segment->len;
+	flow->remaining = segment->len;
+}
+
+#endif

@@ -1,0 +1,1 @@
+"""Picks the endpoint of every request from what agents and engines report."""

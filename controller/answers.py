@@ -1,0 +1,126 @@
+"""The ext_proc answers as serialized bytes: built once from protobuf messages, or by hand where bodies pass through.
+
+The same endpoint is answered thousands of times a second, and building the message costs a hundred times what sending
+stored bytes does. Knows messages, not when to send them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from envoy.config.core.v3 import base_pb2
+from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+from envoy.type.v3 import http_status_pb2
+
+DESTINATION = "x-gateway-destination-endpoint"
+METADATA_NAMESPACE = "envoy.lb"
+# What only gateway and picker may say to each other. `set` overwrites the destination; the others are removed.
+CONTROL_HEADERS = frozenset(
+    {DESTINATION, f"{DESTINATION}-subset", f"{DESTINATION}-served", f"{DESTINATION}-fallback"},
+)
+# Envoy takes larger chunks, other gateways' buffers end at 64 KiB.
+CHUNK_BYTES = 62_000
+
+EMPTY_REQUEST_BODY = ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse()).SerializeToString()
+EMPTY_REQUEST_TRAILERS = ext_proc.ProcessingResponse(request_trailers=ext_proc.TrailersResponse()).SerializeToString()
+EMPTY_RESPONSE_HEADERS = ext_proc.ProcessingResponse(response_headers=ext_proc.HeadersResponse()).SerializeToString()
+EMPTY_RESPONSE_BODY = ext_proc.ProcessingResponse(response_body=ext_proc.BodyResponse()).SerializeToString()
+EMPTY_RESPONSE_TRAILERS = ext_proc.ProcessingResponse(response_trailers=ext_proc.TrailersResponse()).SerializeToString()
+
+
+def _mutation(destination: str | None, remove: frozenset[str]) -> ext_proc.HeaderMutation:
+    mutation = ext_proc.HeaderMutation(remove_headers=sorted(remove - {destination and DESTINATION}))
+    if destination is not None:
+        option = mutation.set_headers.add()
+        option.header.key = DESTINATION
+        option.header.raw_value = destination.encode()
+        option.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    return mutation
+
+
+def _with_metadata(response: ext_proc.ProcessingResponse, destination: str) -> bytes:
+    response.dynamic_metadata.update({METADATA_NAMESPACE: {DESTINATION: destination}})
+    return bytes(response.SerializeToString())
+
+
+@lru_cache(maxsize=8192)
+def headers_answer(destination: str, remove: frozenset[str] = frozenset()) -> bytes:
+    """Answers the request headers with the pick."""
+    common = ext_proc.CommonResponse(header_mutation=_mutation(destination, remove), clear_route_cache=True)
+    response = ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse(response=common))
+    return _with_metadata(response, destination)
+
+
+@lru_cache(maxsize=8192)
+def body_answer(destination: str) -> bytes:
+    """Answers a buffered body with the pick; the headers are still held, so they can change here."""
+    common = ext_proc.CommonResponse(header_mutation=_mutation(destination, frozenset()), clear_route_cache=True)
+    response = ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=common))
+    return _with_metadata(response, destination)
+
+
+def trailers_answer(destination: str) -> bytes:
+    """Answers trailers with the pick, which can only ride on the metadata there."""
+    return _with_metadata(ext_proc.ProcessingResponse(request_trailers=ext_proc.TrailersResponse()), destination)
+
+
+@lru_cache(maxsize=64)
+def headers_passed(remove: frozenset[str] = frozenset()) -> bytes:
+    """Lets the request headers go on waiting for the body, without what the client must not say."""
+    headers = ext_proc.HeadersResponse()
+    if remove:
+        headers.response.header_mutation.CopyFrom(_mutation(None, remove))
+    return bytes(ext_proc.ProcessingResponse(request_headers=headers).SerializeToString())
+
+
+def immediate(status: int, text: str) -> bytes:
+    """Ends the request here with this status and text."""
+    mutation = ext_proc.HeaderMutation()
+    option = mutation.set_headers.add()
+    option.header.key = "content-type"
+    option.header.raw_value = b"text/plain; charset=utf-8"
+    option.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    response = ext_proc.ImmediateResponse(
+        status=http_status_pb2.HttpStatus(code=status), headers=mutation, body=text.encode(), details="sonde"
+    )
+    return bytes(ext_proc.ProcessingResponse(immediate_response=response).SerializeToString())
+
+
+# ProcessingResponse.request_body = 3 and .response_body = 4, wire type 2
+_REQUEST_BODY = b"\x1a"
+_RESPONSE_BODY = b"\x22"
+
+
+def request_chunks(body: bytes, ends: bool) -> Iterator[bytes]:
+    """The request body back to a FULL_DUPLEX_STREAMED gateway; an empty one that ends the stream is one chunk."""
+    return _chunks(_REQUEST_BODY, body, ends)
+
+
+def response_chunks(body: bytes, ends: bool) -> Iterator[bytes]:
+    return _chunks(_RESPONSE_BODY, body, ends)
+
+
+def _chunks(tag: bytes, body: bytes, ends: bool) -> Iterator[bytes]:
+    size = len(body)
+    for start in range(0, size or ends, CHUNK_BYTES):
+        part = body if size <= CHUNK_BYTES else body[start : start + CHUNK_BYTES]
+        yield _chunk(tag, part, ends and start + CHUNK_BYTES >= size)
+
+
+def _chunk(tag: bytes, part: bytes, last: bool) -> bytes:
+    """BodyResponse{response=1{body_mutation=3{streamed_response=3{body=1, end_of_stream=2}}}} under the tag."""
+    head = b"\x0a" + _varint(len(part)) if part else b""
+    tail = b"\x10\x01" if last else b""
+    for field in (b"\x1a", b"\x1a", b"\x0a", tag):
+        head = field + _varint(len(head) + len(part) + len(tail)) + head
+    return b"".join((head, part, tail))
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

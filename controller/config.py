@@ -1,0 +1,186 @@
+"""The controller's command line: every flag, its default, its unit and its bounds; reads only what flags name."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from controller.pick import POLICIES
+from controller.tls import CERTIFICATE, KEY
+
+SHORTEST_REFRESH_S = 0.001
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+")
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+# as Go's strconv.ParseBool, whose forms the field's manifests use
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    pool_name: str
+    manifests: Path
+    pool_namespace: str = "default"
+    pool_group: str = "inference.networking.k8s.io"
+    grpc_port: int = 9002  # 0, as for the other ports: the kernel chooses one
+    grpc_health_port: int = 9003
+    metrics_port: int = 9090
+    bind: str = "0.0.0.0"
+    secure_serving: bool = True
+    cert_path: Path | None = None  # None: a self-signed certificate is made at start
+    refresh_metrics_interval_s: float = 0.05  # of engines that nothing else measures
+    config_file: Path | None = None
+    policy: str = "sonde"
+    agent_port: int = 9431
+    seed: int | None = None  # None: from the system
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a flag in one line instead of after a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """The configuration. Faults print one line to stderr and exit with status 2."""
+    parser = _parser()
+    flags = parser.parse_args(arguments)
+    config = Config(
+        pool_name=flags.pool_name,
+        manifests=flags.manifests,
+        pool_namespace=flags.pool_namespace,
+        pool_group=flags.pool_group,
+        grpc_port=flags.grpc_port,
+        grpc_health_port=flags.grpc_health_port,
+        metrics_port=flags.metrics_port,
+        bind=flags.bind,
+        secure_serving=flags.secure_serving,
+        cert_path=flags.cert_path,
+        refresh_metrics_interval_s=flags.refresh_metrics_interval,
+        config_file=flags.config_file,
+        policy=flags.policy,
+        agent_port=flags.agent_port,
+        seed=flags.seed,
+    )
+    try:
+        fault = _fault(config)
+    except OSError as error:
+        fault = f"{error.filename}: {error.strerror}"
+    if fault:
+        parser.error(fault)
+    return config
+
+
+def _fault(config: Config) -> str | None:
+    """What the files that flags name lack."""
+    if not config.pool_name:
+        return "argument --pool-name: expected the name of an InferencePool, got ''"
+    if not config.manifests.is_dir():
+        return f"argument --manifests: {config.manifests} is no folder"
+    if config.config_file and not config.config_file.is_file():
+        return f"argument --config-file: {config.config_file} is no file"
+    if config.cert_path:
+        missing = [name for name in (CERTIFICATE, KEY) if not (config.cert_path / name).is_file()]
+        if missing:
+            return f"argument --cert-path: {config.cert_path} has no {' and no '.join(missing)}"
+    ports = [port for port in (config.grpc_port, config.grpc_health_port, config.metrics_port) if port]
+    if len(set(ports)) < len(ports):
+        return "--grpc-port, --grpc-health-port and --metrics-port must differ"
+    return None
+
+
+def duration_s(text: str) -> float:
+    """Seconds of a duration in Go's form, such as 50ms, 1s or 1m30s."""
+    if not _DURATION.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 50ms, 1s or 1m30s")
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+
+
+def _refresh(text: str) -> float:
+    seconds = duration_s(text)
+    if seconds < SHORTEST_REFRESH_S:
+        raise argparse.ArgumentTypeError(f"{text} is below the shortest interval, {SHORTEST_REFRESH_S * 1000:g}ms")
+    return seconds
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port number 0..65535")
+    return int(text)
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
+
+
+def _truth(text: str) -> bool:
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="sonde-controller",
+        description="Answers gateways' ext_proc calls with the endpoint that the pods' own kernels say is best.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--pool-name", required=True, metavar="NAME", help="InferencePool whose pods are picked")
+    add("--pool-namespace", default="default", metavar="NAME", help="its namespace")
+    add(
+        "--pool-group",
+        default="inference.networking.k8s.io",
+        metavar="GROUP",
+        help="its API group; inference.networking.x-k8s.io for v1alpha2",
+    )
+    add("--manifests", type=Path, required=True, metavar="DIR", help="folder of Kubernetes YAML: the cluster")
+    add("--grpc-port", type=_port, default=9002, metavar="PORT", help="ext_proc; 0 lets the system choose")
+    add("--grpc-health-port", type=_port, default=9003, metavar="PORT", help="gRPC health")
+    add("--metrics-port", type=_port, default=9090, metavar="PORT", help="Prometheus")
+    add("--bind", type=_ip, default="0.0.0.0", metavar="IP", help="address of all three ports")
+    add(
+        "--secure-serving",
+        type=_truth,
+        nargs="?",
+        const=True,
+        default=True,
+        metavar="true|false",
+        help="TLS on the ext_proc port",
+    )
+    add(
+        "--cert-path",
+        type=Path,
+        metavar="DIR",
+        help=f"folder of {CERTIFICATE} and {KEY}; without it a self-signed certificate is made at start",
+    )
+    add(
+        "--refresh-metrics-interval",
+        type=_refresh,
+        default="50ms",
+        metavar="DURATION",
+        help="between two pages of an engine whose requests neither an agent nor the kernel counts",
+    )
+    add(
+        "--config-file",
+        type=Path,
+        metavar="FILE",
+        help="accepted for manifests of other pickers; nothing in it is used yet",
+    )
+    add("--policy", choices=sorted(POLICIES), default="sonde", help="how an endpoint is chosen")
+    add("--agent-port", type=_port, default=9431, metavar="PORT", help="where agents serve their stream")
+    add("--seed", type=int, metavar="N", help="of all chance, for runs that can be repeated")
+    return parser

@@ -1,0 +1,249 @@
+"""`sonde-controller`: wires the parts together, starts them and ends them in order.
+
+Tasks, all on one event loop: `cluster` follows the manifests; `agent IP:PORT`, one for each agent, follows its
+stream; `engines` reads pages nobody else reads. gRPC servers run beside them, the metrics page on a thread of its own.
+On SIGTERM or SIGINT: health turns not-serving; the ext_proc server takes no new streams and ends those whose request
+is settled, the others get DRAIN_S; then the tasks are cancelled, and the health and metrics servers close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from agent.cluster.folder import watch
+from agent.cluster.objects import Cluster
+from controller import extproc, metrics, tls
+from controller.agents import Agents
+from controller.config import Config
+from controller.engines import Engines
+from controller.metrics import Counts, Snapshot, TableCollector, Totals
+from controller.model import ClusterChanged, Event, address_of
+from controller.pick import POLICIES
+from controller.picker import Picker
+from controller.table import Table
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 10.0
+SNAPSHOT_LIMIT_S = 2.0
+BUSY_S = 1.0  # requests came within so long
+
+LIVENESS = "liveness"
+# The names that the field's gateways, charts and probes ask for; "" is the server as a whole.
+READINESS = ("", "readiness", "inference-extension", extproc.SERVICE)
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class StartError(Exception):
+    """The controller cannot start; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a started controller serves."""
+
+    grpc: int
+    health: int
+    metrics: int
+
+
+async def run(config: Config, stop: asyncio.Event, started: Callable[[Ports], None] = lambda _: None) -> None:
+    """Serves until `stop` is set. Raises StartError."""
+    with ExitStack() as resources:
+        controller = _Controller(config)
+        ports = await controller.start(resources)
+        started(ports)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = controller.work(group)
+                await stop.wait()
+                log.info("stopping")
+                await controller.drain()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await controller.close()
+    log.info("stopped")
+
+
+async def run_until_signal(config: Config) -> None:
+    """Serves until SIGTERM or SIGINT. Raises StartError."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run(config, stop)
+
+
+@dataclass(slots=True)
+class _Controller:
+    config: Config
+    table: Table = field(init=False)
+    picker: Picker = field(init=False)
+    processor: extproc.ExternalProcessor = field(init=False)
+    rng: Random = field(init=False)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
+    agents: Agents | None = None
+    engines: Engines | None = None
+    synced: bool | None = None  # None: the cluster has not been read yet
+    draining: bool = False
+    _server: grpc.aio.Server | None = None
+    _health_server: grpc.aio.Server | None = None
+    _turns: tuple[int, float] = (0, -1e9)  # the picker's turn when last looked at, and since when it is that
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.rng = Random(config.seed)
+        self.table = Table(config.pool_group, config.pool_namespace, config.pool_name)
+        self.picker = Picker(self.table, POLICIES[config.policy], self.rng)
+        self.processor = extproc.ExternalProcessor(self.picker, Counts(self.registry))
+
+    async def start(self, resources: ExitStack) -> Ports:
+        """Opens the ports. Raises StartError."""
+        config = self.config
+        if config.config_file:
+            log.warning("--config-file %s: nothing in it is used", config.config_file)
+        await self._set_health()
+        try:
+            self._server = grpc.aio.server(options=extproc.OPTIONS)
+            self._server.add_generic_rpc_handlers((self.processor.handler(),))
+            credentials = tls.credentials(config.cert_path) if config.secure_serving else None
+            grpc_port = _listen(self._server, self.health, config.bind, config.grpc_port, credentials)
+            self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+            health_port = _listen(self._health_server, self.health, config.bind, config.grpc_health_port, None)
+            loop = asyncio.get_running_loop()
+            self.registry.register(TableCollector(lambda: self._ask(loop)))
+            metrics_port, close = metrics.serve(self.registry, config.bind, config.metrics_port)
+            resources.callback(close)
+        except (OSError, RuntimeError, tls.CertificateError) as error:
+            raise StartError(str(error)) from error
+        await self._server.start()
+        await self._health_server.start()
+        log.info(
+            "serving pool=%s/%s ext_proc=%d tls=%s health=%d metrics=%d policy=%s",
+            config.pool_namespace,
+            config.pool_name,
+            grpc_port,
+            config.secure_serving,
+            health_port,
+            metrics_port,
+            config.policy,
+        )
+        return Ports(grpc_port, health_port, metrics_port)
+
+    def work(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Starts the eternal tasks."""
+        subscriber = f"{self.config.pool_namespace}/{self.config.pool_name}"
+        self.agents = Agents(group, self._emit, subscriber, self.rng)
+        self.engines = Engines(self.table, self._emit, self.config.refresh_metrics_interval_s, self.rng, self._is_busy)
+        return [
+            group.create_task(self._follow_cluster(self.config.manifests), name="cluster"),
+            group.create_task(self.engines.run(), name="engines"),
+        ]
+
+    async def drain(self) -> None:
+        """Lets every request that came get its endpoint, and takes no new ones."""
+        self.draining = True
+        await self._set_health()
+        assert self._server is not None
+        stopping = asyncio.ensure_future(self._server.stop(DRAIN_S))
+        self.processor.drain()
+        await stopping
+        if self.agents:
+            self.agents.close()
+
+    async def close(self) -> None:
+        for server in (self._server, self._health_server):
+            if server:
+                await server.stop(None)
+
+    async def _follow_cluster(self, manifests: Path) -> None:
+        async for cluster in watch(manifests):
+            self._apply_cluster(cluster)
+            await self._set_health()
+
+    def _apply_cluster(self, cluster: Cluster) -> None:
+        self._emit(ClusterChanged(cluster), time.monotonic())
+        if self.agents:
+            addresses = [address_of(pod.ip, self.config.agent_port) for pod in cluster.agents() if pod.ip]
+            self.agents.reconcile(addresses)
+        synced = self.table.pool is not None
+        if synced == self.synced:
+            return
+        self.synced = synced
+        name = f"{self.config.pool_namespace}/{self.config.pool_name}"
+        if synced:
+            log.info("pool %s: synced, %d endpoints", name, len(self.table.rows))
+        else:
+            log.warning("pool %s of %s: is not there; every request gets 503", name, self.config.pool_group)
+
+    async def _set_health(self) -> None:
+        """Ready as soon as the pool is known, whether it has endpoints or not: then 503 is the right answer."""
+        await self.health.set(LIVENESS, SERVING)
+        for name in READINESS:
+            await self.health.set(name, SERVING if self.synced and not self.draining else NOT_SERVING)
+
+    def _emit(self, event: Event, now: float) -> None:
+        self.table.apply(event, now)
+
+    def _is_busy(self) -> bool:
+        now = time.monotonic()
+        turn, since = self._turns
+        if self.picker.turn != turn:
+            self._turns = (self.picker.turn, now)
+            return True
+        return now - since < BUSY_S
+
+    def _ask(self, loop: asyncio.AbstractEventLoop) -> Snapshot:
+        """A snapshot for a thread of the metrics server; made by the loop, which owns the table."""
+
+        async def answer() -> Snapshot:
+            return metrics.snapshot(self.table, self._totals(), time.monotonic())
+
+        return asyncio.run_coroutine_threadsafe(answer(), loop).result(timeout=SNAPSHOT_LIMIT_S)
+
+    def _totals(self) -> Totals:
+        traffic = self.agents.traffic if self.agents else None
+        scrapes = self.engines.scrapes if self.engines else None
+        return Totals(
+            exchanges_open=self.processor.open,
+            agents_connected=traffic.connected if traffic else 0,
+            frames=traffic.frames if traffic else 0,
+            agent_reconnects=traffic.reconnects if traffic else 0,
+            scrapes_good=scrapes.good if scrapes else 0,
+            scrapes_failed=scrapes.failed if scrapes else 0,
+        )
+
+
+def _listen(
+    server: grpc.aio.Server,
+    servicer: health.aio.HealthServicer,
+    bind: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None,
+) -> int:
+    """Adds health, which gateways ask for on the picker's own port too, and the port. Raises OSError."""
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    address = address_of(bind, port)
+    try:
+        bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(
+            f"cannot listen at {address} for gRPC: the port is taken or the address is another machine's"
+        ) from error
+    return int(bound)

@@ -1,0 +1,135 @@
+"""Reads the metrics pages of engines that no agent reports on; pages become events.
+
+How often: an endpoint that the kernel measures, but whose engine nobody reads, each SLOW_S. One that nothing measures
+at --refresh-metrics-interval while requests come, since then its page is all there is, and each SLOW_S otherwise. All
+together no more than SCRAPES_PER_S, so that a thousand pods cost no more than a fraction of a core. A page that fails
+is asked for again after a growing pause, and its last value ages out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from agent.engines.families import read_page
+from agent.engines.scrape import ScrapeError, Scraper
+from controller.agents import Emit
+from controller.backoff import backoff_s
+from controller.model import Address, Endpoint, EngineScraped, EngineSignal
+from controller.table import Row, Table
+
+log = logging.getLogger(__name__)
+
+PATH = "/metrics"
+SLOW_S = 1.0
+TIMEOUT_S = 1.0
+SCRAPES_PER_S = 400.0
+AGENT_GRACE_S = 0.3  # agents get so long to report an engine before we ask it ourselves
+FAILURE_CAP_S = 5.0
+
+
+@dataclass(slots=True)
+class Scrapes:
+    """For the metrics page."""
+
+    good: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class Due:
+    """When an endpoint's page is next asked for, and how often it failed in a row."""
+
+    at_s: float
+    failures: int = 0
+
+
+def is_ours(row: Row, own: EngineSignal | None, now: float) -> bool:
+    """Whether nobody else reads this engine's page: what the row holds is fresh only if an agent or we read it."""
+    engine = row.fresh_engine(now)
+    return engine is None or engine is own
+
+
+def pause_s(measured: bool, busy: bool, refresh_s: float, endpoints: int) -> float:
+    """The time between two pages of one of so many endpoints that we read."""
+    wanted = refresh_s if busy and not measured else max(SLOW_S, refresh_s)
+    return max(wanted, endpoints / SCRAPES_PER_S)
+
+
+class Engines:
+    """Scrapes for one table; run() is its one task."""
+
+    def __init__(self, table: Table, emit: Emit, refresh_s: float, rng: Random, is_busy: Callable[[], bool]) -> None:
+        self._table = table
+        self._emit = emit
+        self._refresh_s = refresh_s
+        self._rng = rng
+        self._is_busy = is_busy
+        self._dues: dict[Address, Due] = {}
+        self._own: dict[Address, EngineSignal] = {}  # what we read last
+        self.scrapes = Scrapes()
+
+    async def run(self) -> None:
+        scraper = Scraper()
+        running: dict[Address, asyncio.Task[None]] = {}
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    now = time.monotonic()
+                    for endpoint in self._due(now):
+                        task = running.get(endpoint.address)
+                        if task is None or task.done():
+                            running[endpoint.address] = group.create_task(self._scrape(scraper, endpoint))
+                    scraper.keep_only([(row.endpoint.ip, row.endpoint.port) for row in self._table.rows])
+                    running = {address: task for address, task in running.items() if not task.done()}
+                    await asyncio.sleep(min(self._refresh_s, SLOW_S))
+        finally:
+            scraper.close()
+
+    def _due(self, now: float) -> list[Endpoint]:
+        """The endpoints whose page is to be read now."""
+        rows = {row.endpoint.address: row for row in self._table.rows}
+        self._dues = {address: self._dues.get(address) or Due(now + AGENT_GRACE_S) for address in rows}
+        self._own = {address: signal for address, signal in self._own.items() if address in rows}
+        ours = [row for address, row in rows.items() if is_ours(row, self._own.get(address), now)]
+        due = []
+        for row in ours:
+            state = self._dues[row.endpoint.address]
+            if now >= state.at_s:
+                measured = row.fresh_kernel(now) is not None
+                state.at_s = now + pause_s(measured, self._is_busy(), self._refresh_s, len(ours))
+                due.append(row.endpoint)
+        return due
+
+    async def _scrape(self, scraper: Scraper, endpoint: Endpoint) -> None:
+        address = endpoint.address
+        asked_s = time.monotonic()
+        try:
+            page = read_page(await scraper.fetch(endpoint.ip, endpoint.port, PATH, TIMEOUT_S))
+        except ScrapeError as error:
+            self._failed(address, str(error))
+            return
+        if page.engine is None:
+            self._failed(address, "the page holds no engine's numbers")
+            return
+        self.scrapes.good += 1
+        if address in self._dues:
+            self._dues[address].failures = 0
+        # true when the engine wrote it, which is after we asked
+        signal = EngineSignal(asked_s, page.engine, page.running, page.waiting, page.kv_cache_usage)
+        self._own[address] = signal
+        self._emit(EngineScraped(address, signal), time.monotonic())
+
+    def _failed(self, address: Address, problem: str) -> None:
+        self.scrapes.failed += 1
+        due = self._dues.get(address)
+        if due is None:
+            return
+        due.failures += 1
+        if due.failures == 1:
+            log.info("engine %s: %s", address, problem)
+        due.at_s = time.monotonic() + backoff_s(due.failures, self._rng, first_s=SLOW_S, most_s=FAILURE_CAP_S)

@@ -1,0 +1,145 @@
+"""The controller's vocabulary: what is known of endpoints, what changes it, what a request asks and gets. Pure values.
+
+Times ending in `_at_s` or `_until_s` are on the controller's monotonic clock. None means unknown, never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.cluster.objects import Cluster
+
+Address = str  # "ip:port", "[ip6]:port": the name of an endpoint in the endpoint picker protocol
+PortKey = tuple[str, str, int]  # namespace, pod, port
+
+
+def address_of(ip: str, port: int) -> Address:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One serving port of one pod of the pool."""
+
+    namespace: str
+    pod: str
+    uid: str | None
+    ip: str
+    port: int
+    ready: bool
+    terminating: bool
+
+    @property
+    def address(self) -> Address:
+        return address_of(self.ip, self.port)
+
+    @property
+    def key(self) -> PortKey:
+        return (self.namespace, self.pod, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSignal:
+    """What the kernel of the pod's node counts for one endpoint."""
+
+    true_at_s: float
+    in_flight: int
+    waiting: int  # of in_flight: nothing of the answer's data sent yet
+    started: int
+    progress: int  # only grows; whatever a pod answers moves it
+    progress_at_s: float | None  # last response byte, or when in_flight left 0; None when idle
+    usual_ttft_s: float | None
+    usual_gap_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSignal:
+    """What an engine says of itself."""
+
+    true_at_s: float
+    engine: str
+    running: int | None
+    waiting: int | None
+    kv_cache_usage: float | None  # 0..1
+
+    @property
+    def requests(self) -> int | None:
+        """Requests in the engine, as far as it tells; None if it tells of none."""
+        told = [count for count in (self.running, self.waiting) if count is not None]
+        return sum(told) if told else None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An agent's word on one endpoint."""
+
+    namespace: str
+    pod: str
+    uid: str
+    port: int
+    kernel: KernelSignal | None
+    engine: EngineSignal | None
+
+    @property
+    def key(self) -> PortKey:
+        return (self.namespace, self.pod, self.port)
+
+
+# events: what changes the table
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChanged:
+    cluster: Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class FrameReceived:
+    node: str
+    full: bool
+    reports: Sequence[Report]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentGone:
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineScraped:
+    address: Address
+    signal: EngineSignal
+
+
+Event = ClusterChanged | FrameReceived | AgentGone | EngineScraped
+
+
+class Source(StrEnum):
+    """What an endpoint's load was taken from."""
+
+    KERNEL = "kernel"
+    ENGINE = "engine"
+    OWN = "own"
+
+
+class Reason(StrEnum):
+    """Why an endpoint was picked; a label value of sonde_controller_picks_total."""
+
+    FEWEST = "fewest"
+    TIE = "tie"  # drawn among several with the fewest
+    ONLY = "only"  # nothing to choose from
+    STALLED = "stalled"  # every ready endpoint is stalled
+    UNREADY = "unready"  # no endpoint is ready
+    ROUND_ROBIN = "round-robin"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a pick may depend on."""
+
+    path: str
+    model: str | None  # None: this kind of request names no model that we can read
+    subset: tuple[str, ...] | None  # endpoints the gateway allows; None: it does not say

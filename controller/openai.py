@@ -1,0 +1,65 @@
+"""What an inference request says of itself, by the path it is sent to. Pure.
+
+Bodies are read only as far as a pick needs them: the model's name, with everything else skipped but checked. Bodies
+of other paths are nobody's business and pass unread.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+# As suffixes: deployments put prefixes of their own in front.
+MODEL_PATHS = (
+    "/completions",
+    "/chat/completions",
+    "/responses",
+    "/embeddings",
+)
+
+
+class BadRequest(Exception):
+    """The request cannot be served whatever the endpoint; the text is for the client."""
+
+
+class _Body(msgspec.Struct):
+    model: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def names_a_model(path: str) -> bool:
+    """Whether requests to this path carry the name of a model in their body."""
+    return path.partition("?")[0].endswith(MODEL_PATHS)
+
+
+def model_of(body: bytes | bytearray) -> str:
+    """The value of the top-level "model". Raises BadRequest saying at which byte or field the body is wrong."""
+    try:
+        model = _decoder.decode(body).model
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"error unmarshaling request body: {error}") from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"error unmarshaling request body: {_where(error, len(body))}") from None
+    except UnicodeDecodeError:
+        raise BadRequest(f"error unmarshaling request body: invalid UTF-8 (byte {_first_fault(body)})") from None
+    except RecursionError:
+        raise BadRequest("error unmarshaling request body: JSON is nested too deeply") from None
+    if model is msgspec.UNSET or not model:
+        raise BadRequest("model not found in request body")
+    return model
+
+
+def _first_fault(body: bytes | bytearray) -> int:
+    """Where the body stops being UTF-8; msgspec tells the place inside the text it was reading."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return len(body)
+
+
+def _where(error: Exception, size: int) -> str:
+    """msgspec tells the byte of malformed JSON; of JSON that ends too early we tell where it ends."""
+    text = str(error)
+    return text if "(byte " in text else f"{text} (byte {size})"

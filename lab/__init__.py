@@ -1,0 +1,1 @@
+"""The whole system on one Linux machine: simulated engines, a real Envoy, the real daemons."""

@@ -1,0 +1,63 @@
+"""`sonde-lab`: hands each command to its module, imported only then."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from lab.config import DemoConfig, EngineConfig, LoadConfig, parse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    config = parse(sys.argv[1:] if arguments is None else arguments)
+    match config:
+        case DemoConfig():
+            return _demo(config)
+        case EngineConfig():
+            return _engine(config)
+        case LoadConfig():
+            return _load(config)
+
+
+def _demo(config: DemoConfig) -> int:
+    from lab import demo
+
+    return demo.main(config)
+
+
+def _engine(config: EngineConfig) -> int:
+    from lab import pod
+
+    try:
+        asyncio.run(pod.serve(config))
+    except OSError as error:
+        print(f"sonde-lab engine: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _load(config: LoadConfig) -> int:
+    from lab import load, summary
+    from lab.workload import Workload, schedule
+
+    work = Workload(
+        config.rate_per_s,
+        config.duration_s,
+        lengths=config.lengths,
+        arrivals=config.arrivals,
+        stream_share=config.stream_share,
+    )
+    target = load.Target(config.host, config.port, config.model_name)
+    results = asyncio.run(load.send(schedule(work, config.seed), target))
+    came_to = summary.summarize("load", results)
+    for line in summary.table([came_to], {pod: pod for pod in sorted(came_to.by_pod)}):
+        print(line)
+    for error, count in came_to.errors.items():
+        print(f"{count} requests failed: {error}")
+    return 1 if came_to.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

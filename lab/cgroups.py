@@ -1,0 +1,82 @@
+"""The lab's cgroups: what kubelet and containerd would make for its pods, below one slice of the lab's own.
+
+Knows path shapes and the cgroup v2 file system; knows nothing of namespaces or of what runs inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+KILL_WAIT_S = 3.0
+
+
+def slice_of(tree: Path, lab: str) -> Path:
+    """The lab's slice: its kubepods.slice is below, and the node's own processes are beside that."""
+    return tree / f"{lab}.slice"
+
+
+def node_scope(lab_slice: Path) -> Path:
+    return lab_slice / "node.scope"
+
+
+def container_scope(lab_slice: Path, pod_uid: str, container_id: str) -> Path:
+    """A Burstable pod's container with the systemd cgroup driver and containerd; `container_id` is 64 hex digits."""
+    pod = f"kubepods-burstable-pod{pod_uid.replace('-', '_')}.slice"
+    return lab_slice / "kubepods.slice" / "kubepods-burstable.slice" / pod / f"cri-containerd-{container_id}.scope"
+
+
+def enter_command(cgroup: Path, command: Sequence[str]) -> list[str]:
+    """How to start a command inside: moved before it is executed, as sockets keep the cgroup they are made in."""
+    return ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(cgroup), *command]
+
+
+def make(cgroup: Path) -> None:
+    """Makes a cgroup and those above it. Raises OSError."""
+    cgroup.mkdir(parents=True, exist_ok=True)
+
+
+def remove(lab_slice: Path) -> int:
+    """Kills what still runs in a lab's slice and removes it; returns how many processes there were. Raises OSError."""
+    if not lab_slice.is_dir():
+        return 0
+    killed = 0
+    deadline = time.monotonic() + KILL_WAIT_S
+    while pids := _pids(lab_slice):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+        if time.monotonic() > deadline:
+            raise OSError(f"processes {pids} in {lab_slice} do not end after SIGKILL")
+        time.sleep(0.01)
+    for folder, _, _ in os.walk(lab_slice, topdown=False):
+        _rmdir(Path(folder), deadline)
+    return killed
+
+
+def _rmdir(folder: Path, deadline: float) -> None:
+    """A cgroup whose last process has just ended may stay busy for a moment."""
+    while True:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _pids(lab_slice: Path) -> list[int]:
+    pids = []
+    for folder, _, _ in os.walk(lab_slice):
+        with contextlib.suppress(FileNotFoundError):
+            pids += [int(line) for line in (Path(folder) / "cgroup.procs").read_text().split()]
+    return [pid for pid in pids if pid != os.getpid()]

@@ -1,0 +1,160 @@
+"""The agent's Prometheus page."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.kernel import layout
+from agent.metrics import AgentCollector, AgentState, PodState, SlotState, Snapshot, serve
+from agent.signals import HISTOGRAMS
+from agent.slots import Owner
+from tests.agent.rows import MS, S, row
+
+AGENT = AgentState(
+    drops={"not_http": 3},
+    owners_used=2,
+    owners_capacity=16,
+    slots_used=1,
+    slots_retired=0,
+    slots_capacity=8,
+    endpoints={"kernel": 1},
+    rows_sampled=5,
+    watchers=1,
+    pages_read=2,
+    pages_failed=0,
+    cpu_s=1.5,
+    rss_bytes=4096,
+)
+LABELS = {"namespace": "ns", "pod": "a"}
+
+
+def slot(number: int = 0, samples_us: Mapping[str, list[int]] | None = None, **fields: int) -> SlotState:
+    histograms = {name: np.zeros(layout.BUCKETS, np.uint32) for name in HISTOGRAMS}
+    upper = np.array([layout.bucket_upper_us(index) for index in range(layout.BUCKETS)])
+    for name, times in (samples_us or {}).items():
+        for time_us in times:
+            histograms[name][np.searchsorted(upper, time_us, side="right")] += 1
+    return SlotState(Owner(number, 1), row(**fields), histograms)
+
+
+def page(*slots: SlotState, agent: AgentState = AGENT) -> str:
+    pods = [PodState("ns", "a", slots)] if slots else []
+    return render(AgentCollector(lambda: Snapshot(10 * S, pods, agent)))
+
+
+def render(collector: AgentCollector) -> str:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return generate_latest(registry).decode()
+
+
+def read(text: str) -> dict[tuple[str, frozenset[Any]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    return read(text)[name, frozenset((LABELS | labels).items())]
+
+
+PROMISED = [
+    "sonde_pod_connections_open",
+    "sonde_pod_connections_opened_total",
+    "sonde_pod_requests_in_flight",
+    "sonde_pod_requests_started_total",
+    "sonde_pod_requests_finished_total",
+    "sonde_pod_response_header_seconds_bucket",
+    "sonde_pod_time_to_first_token_seconds_bucket",
+    "sonde_pod_inter_chunk_seconds_bucket",
+    "sonde_pod_request_duration_seconds_bucket",
+    "sonde_pod_stalled_seconds",
+    "sonde_pod_tcp_retransmits_total",
+    "sonde_pod_tcp_resets_total",
+    "sonde_pod_tcp_rtt_seconds",
+    "sonde_pod_accept_queue_overflows_total",
+]
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_every_promised_series_is_there_with_namespace_and_pod(name: str) -> None:
+    found = [dict(labels) for (sample, labels) in read(page(slot(srtt_us=5))) if sample == name]
+    assert found
+    assert all(labels.items() >= LABELS.items() for labels in found)
+
+
+def test_the_ports_of_a_pod_are_summed() -> None:
+    text = page(slot(0, in_flight=2, started=5), slot(1, in_flight=1, started=7))
+    assert value(text, "sonde_pod_requests_in_flight") == 3
+    assert value(text, "sonde_pod_requests_started_total") == 12
+
+
+def test_outcomes_are_told_apart() -> None:
+    text = page(slot(completed=4, client_aborted=2, server_aborted=1))
+    finished = {o: value(text, "sonde_pod_requests_finished_total", outcome=o) for o in ("complete", "client_abort")}
+    assert finished == {"complete": 4, "client_abort": 2}
+    assert value(text, "sonde_pod_requests_finished_total", outcome="server_abort") == 1
+
+
+def test_histograms_are_cumulative_in_seconds() -> None:
+    text = page(slot(samples_us={"ttft_hist": [500, 3_000, 3_000, 250_000]}, ttft_ns_sum=256_500_000))
+    name = "sonde_pod_time_to_first_token_seconds"
+    assert value(text, f"{name}_bucket", le="0.001024") == 1
+    assert value(text, f"{name}_bucket", le="0.004096") == 3
+    assert value(text, f"{name}_bucket", le="+Inf") == value(text, f"{name}_count") == 4
+    assert value(text, f"{name}_sum") == pytest.approx(0.2565)
+
+
+def test_stalled_is_the_time_since_the_last_byte_of_the_worst_port() -> None:
+    text = page(slot(0, in_flight=1, last_byte_ns=10 * S - 20 * MS), slot(1, in_flight=1, last_byte_ns=7 * S))
+    assert value(text, "sonde_pod_stalled_seconds") == 3
+    assert value(page(slot(last_byte_ns=S)), "sonde_pod_stalled_seconds") == 0
+
+
+def test_series_go_with_their_pod() -> None:
+    pods = [PodState("ns", "a", [slot(started=1)])]
+    collector = AgentCollector(lambda: Snapshot(S, pods, AGENT))
+    assert 'pod="a"' in render(collector)
+    pods.clear()
+    assert 'pod="a"' not in render(collector)
+
+
+def test_overflows_never_fall() -> None:
+    slots = [slot(syns=5, syn_acks=2)]
+    collector = AgentCollector(lambda: Snapshot(S, [PodState("ns", "a", slots)], AGENT))
+    assert value(render(collector), "sonde_pod_accept_queue_overflows_total") == 3
+    slots[0] = slot(syns=5, syn_acks=4)
+    assert value(render(collector), "sonde_pod_accept_queue_overflows_total") == 3
+
+
+def test_names_that_need_escaping_make_a_valid_page() -> None:
+    pods = [PodState("ns", 'a"\n\\', [slot(started=1)])]
+    text = render(AgentCollector(lambda: Snapshot(S, pods, AGENT)))
+    assert any(dict(labels).get("pod") == 'a"\n\\' for _, labels in read(text))
+
+
+def test_the_agent_tells_of_itself() -> None:
+    found = {name: number for (name, labels), number in read(page()).items() if name.startswith("sonde_agent_")}
+    assert found["sonde_agent_drops_total"] == 3
+    assert found["sonde_agent_cpu_seconds_total"] == 1.5
+    assert found["sonde_agent_resident_memory_bytes"] == 4096
+
+
+def test_the_page_is_served_until_closed() -> None:
+    port, close = serve(AgentCollector(lambda: Snapshot(S, [], AGENT)), "127.0.0.1", 0)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+            assert b"sonde_agent_watchers 1.0" in response.read()
+        with pytest.raises(OSError, match="cannot listen"):
+            serve(AgentCollector(lambda: Snapshot(S, [], AGENT)), "127.0.0.1", port)
+    finally:
+        close()

@@ -1,0 +1,123 @@
+"""Pods of the node and their cgroups: every path shape that kubelets and runtimes make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.cluster.objects import Cluster, Pod, Pool
+from agent.pods import CgroupTree, serving_pods, uid_in_path, uid_in_segment
+
+UID = "3f1c7d52-9e0b-4a37-8f7e-0a1b2c3d4e5f"
+SLICE = UID.replace("-", "_")
+CONTAINER = "ab" * 32
+
+# driver or runtime, the path of a container below the cgroup root
+SHAPES = [
+    ("systemd, guaranteed, containerd", f"kubepods.slice/kubepods-pod{SLICE}.slice/cri-containerd-{CONTAINER}.scope"),
+    (
+        "systemd, burstable, containerd",
+        f"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{SLICE}.slice/cri-containerd-{CONTAINER}.scope",
+    ),
+    (
+        "systemd, besteffort, CRI-O with its nested cgroup",
+        f"kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{SLICE}.slice/"
+        f"crio-{CONTAINER}.scope/container",
+    ),
+    ("systemd, docker", f"kubepods.slice/kubepods-pod{SLICE}.slice/docker-{CONTAINER}.scope"),
+    ("cgroupfs, guaranteed", f"kubepods/pod{UID}/{CONTAINER}"),
+    ("cgroupfs, burstable", f"kubepods/burstable/pod{UID}/{CONTAINER}"),
+    ("cgroupfs, besteffort, k3s", f"kubepods/besteffort/pod{UID}/{CONTAINER}"),
+    (
+        "kind: the node is a container itself",
+        f"system.slice/docker-{'cd' * 32}.scope/kubelet.slice/kubelet-kubepods.slice/"
+        f"kubelet-kubepods-pod{SLICE}.slice/cri-containerd-{CONTAINER}.scope",
+    ),
+    (
+        "containerd given a systemd path with its cgroupfs driver",
+        f"system.slice/containerd.service/kubepods-pod{SLICE}.slice:cri-containerd:{CONTAINER}",
+    ),
+]
+
+
+@pytest.mark.parametrize("path", [path for _, path in SHAPES], ids=[name for name, _ in SHAPES])
+def test_the_pod_is_found_in_every_shape_of_path(path: str) -> None:
+    assert uid_in_path(path, [UID]) == UID
+
+
+@pytest.mark.parametrize("path", [path for _, path in SHAPES], ids=[name for name, _ in SHAPES])
+def test_a_scan_gives_the_pods_own_cgroup_and_all_below(tmp_path: Path, path: str) -> None:
+    (tmp_path / path).mkdir(parents=True)
+    pod = next(folder for folder in (tmp_path / path, *(tmp_path / path).parents) if _names_pod(folder) is not None)
+    while _names_pod(pod.parent) is not None:
+        pod = pod.parent
+    below = [pod, *(entry for entry in pod.rglob("*"))]
+    assert CgroupTree(tmp_path).scan([UID]) == {UID: frozenset(entry.stat().st_ino for entry in below)}
+
+
+def _names_pod(folder: Path) -> str | None:
+    return uid_in_segment(folder.name)
+
+
+@pytest.mark.parametrize("segment", ["kubepods.slice", "podman", "pod", "system.slice", "podinfo.service", "user@0"])
+def test_what_is_no_pod_is_not_taken_for_one(segment: str) -> None:
+    assert uid_in_path(f"{segment}/{CONTAINER}", [UID]) is None
+
+
+def test_a_static_pod_is_known_by_the_hash_of_its_file() -> None:
+    pod = _pod("static", annotations={"kubernetes.io/config.hash": "0123456789abcdef0123456789abcdef"})
+    (serving,) = serving_pods(_cluster(pod), "n1")
+    path = "kubepods/burstable/pod0123456789abcdef0123456789abcdef/x"
+    assert uid_in_path(path, serving.cgroup_names) == "0123456789abcdef0123456789abcdef"
+
+
+def test_only_pods_of_this_node_that_a_pool_selects_are_served() -> None:
+    cluster = _cluster(_pod("a"), _pod("b", node="n2"), _pod("c", labels={"app": "web"}))
+    assert [pod.name for pod in serving_pods(cluster, "n1")] == ["a"]
+
+
+def test_a_pod_of_two_pools_serves_the_ports_of_both() -> None:
+    pools = [Pool("ns", name, "g", "v1", {"app": "llm"}, ports, "FailClose", "") for name, ports in POOLS]
+    cluster = Cluster(pods={("ns", "a"): _pod("a")}, pools={("g", "ns", pool.name): pool for pool in pools})
+    (serving,) = serving_pods(cluster, "n1")
+    assert serving.ports == (8000, 8001, 9000)
+
+
+POOLS = [("one", (8000, 8001)), ("two", (8000, 9000))]
+
+
+def test_cgroups_that_come_and_go_are_noticed(tmp_path: Path) -> None:
+    tree = CgroupTree(tmp_path)
+    pod = tmp_path / f"kubepods/pod{UID}"
+    assert tree.scan([UID]) == {}
+    pod.mkdir(parents=True)
+    assert tree.scan([UID]) == {UID: {pod.stat().st_ino}}
+    container = pod / CONTAINER
+    container.mkdir()
+    assert tree.scan([UID]) == {UID: {pod.stat().st_ino, container.stat().st_ino}}
+    container.rmdir()
+    assert tree.scan([UID]) == {UID: {pod.stat().st_ino}}
+    pod.rmdir()
+    assert tree.scan([UID]) == {}
+
+
+def test_a_container_that_is_replaced_between_two_scans_is_noticed(tmp_path: Path) -> None:
+    tree = CgroupTree(tmp_path)
+    pod = tmp_path / f"kubepods/pod{UID}"
+    (pod / "old").mkdir(parents=True)
+    tree.scan([UID])
+    (pod / "old").rmdir()
+    (pod / "new").mkdir()
+    assert tree.scan([UID]) == {UID: {pod.stat().st_ino, (pod / "new").stat().st_ino}}
+
+
+def _pod(
+    name: str, node: str = "n1", labels: dict[str, str] | None = None, annotations: dict[str, str] | None = None
+) -> Pod:
+    return Pod("ns", name, UID, labels or {"app": "llm"}, annotations or {}, "10.0.0.1", node, True, False)
+
+
+def _cluster(*pods: Pod) -> Cluster:
+    pool = Pool("ns", "p", "g", "v1", {"app": "llm"}, (8000,), "FailClose", "")
+    return Cluster(pods={("ns", pod.name): pod for pod in pods}, pools={("g", "ns", "p"): pool})

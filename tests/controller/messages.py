@@ -1,0 +1,86 @@
+"""What a gateway sends and what it reads, as protobuf messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+
+from controller.exchange import FULL_DUPLEX, SUBSET_KEY, SUBSET_NAMESPACE
+
+BODY = b'{"model": "m", "prompt": "hello"}'
+
+
+def headers(
+    mode: int | None = FULL_DUPLEX,
+    path: str = "/v1/completions",
+    ends: bool = False,
+    subset: object = None,
+    raw: bool = True,
+    response_mode: int = 0,
+    **more: str,
+) -> bytes:
+    message = ext_proc.ProcessingRequest()
+    message.request_headers.end_of_stream = ends
+    for key, value in {":method": "POST", ":path": path, **more}.items():
+        header = message.request_headers.headers.headers.add(key=key.replace("_", "-"))
+        if raw:
+            header.raw_value = value.encode()
+        else:
+            header.value = value
+    if mode is not None:
+        message.protocol_config.request_body_mode = mode
+        message.protocol_config.response_body_mode = response_mode
+    if subset is not None:
+        message.metadata_context.filter_metadata[SUBSET_NAMESPACE].update({SUBSET_KEY: subset})
+    return message.SerializeToString()
+
+
+def body(data: bytes = BODY, ends: bool = True) -> bytes:
+    part = ext_proc.HttpBody(body=data, end_of_stream=ends)
+    return ext_proc.ProcessingRequest(request_body=part).SerializeToString()
+
+
+def trailers() -> bytes:
+    return ext_proc.ProcessingRequest(request_trailers=ext_proc.HttpTrailers()).SerializeToString()
+
+
+def response_headers() -> bytes:
+    return ext_proc.ProcessingRequest(response_headers=ext_proc.HttpHeaders()).SerializeToString()
+
+
+def response_body(data: bytes, ends: bool) -> bytes:
+    part = ext_proc.HttpBody(body=data, end_of_stream=ends)
+    return ext_proc.ProcessingRequest(response_body=part).SerializeToString()
+
+
+def response_trailers() -> bytes:
+    return ext_proc.ProcessingRequest(response_trailers=ext_proc.HttpTrailers()).SerializeToString()
+
+
+def read(data: bytes) -> Any:
+    return ext_proc.ProcessingResponse.FromString(data)
+
+
+def kinds(answers: list[bytes]) -> list[str | None]:
+    return [read(answer).WhichOneof("response") for answer in answers]
+
+
+def header_pick(answer: Any) -> str | None:
+    """The endpoint in the header mutation of an answer to headers or to a buffered body."""
+    common = getattr(answer, answer.WhichOneof("response")).response
+    picks = [o.header.raw_value.decode() for o in common.header_mutation.set_headers]
+    return picks[0] if picks else None
+
+
+def metadata_pick(answer: Any) -> str | None:
+    if "envoy.lb" not in answer.dynamic_metadata.fields:
+        return None
+    inner = answer.dynamic_metadata.fields["envoy.lb"].struct_value.fields
+    return str(inner["x-gateway-destination-endpoint"].string_value)
+
+
+def streamed(answers: list[bytes], kind: str = "request_body") -> tuple[bytes, list[bool], list[int]]:
+    """The body that chunk answers carry, their end_of_stream flags and their sizes."""
+    parts = [getattr(read(answer), kind).response.body_mutation.streamed_response for answer in answers]
+    return b"".join(p.body for p in parts), [p.end_of_stream for p in parts], [len(p.body) for p in parts]

@@ -1,0 +1,233 @@
+"""The servicer behind a real gRPC server on port 0."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from prometheus_client import CollectorRegistry
+
+from controller import extproc
+from controller.exchange import BUFFERED, FULL_DUPLEX, NONE
+from controller.metrics import Counts
+from controller.picker import Picker
+from controller.table import Table
+from tests.conftest import run
+from tests.controller import messages as m
+from tests.controller.known import pod, table
+
+METHOD = f"/{extproc.SERVICE}/Process"
+
+
+@dataclass
+class Served:
+    table: Table
+    processor: extproc.ExternalProcessor
+    registry: CollectorRegistry
+    server: grpc.aio.Server
+    call: Callable[[], Any]
+
+    @property
+    def ledger(self) -> Any:
+        return self.table.rows[0].ledger
+
+
+@asynccontextmanager
+async def serving(*pods: Any, request_limit_s: float = 10) -> AsyncIterator[Served]:
+    known = table(*pods)
+    registry = CollectorRegistry()
+    processor = extproc.ExternalProcessor(Picker(known, rng=Random(1)), Counts(registry), request_limit_s)
+    server = grpc.aio.server(options=extproc.OPTIONS)
+    server.add_generic_rpc_handlers((processor.handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        yield Served(known, processor, registry, server, channel.stream_stream(METHOD))
+    await server.stop(None)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """The other end of a real connection acts when it acts; run() bounds the wait."""
+    while not true():
+        await asyncio.sleep(0.002)
+
+
+async def ask(call: Any, *sent: bytes, answers: int) -> list[bytes]:
+    for message in sent:
+        await call.write(message)
+    return [await call.read() for _ in range(answers)]
+
+
+def serve(body: Callable[[Served], Awaitable[None]], *pods: Any, debug: bool = True, **options: Any) -> None:
+    async def whole() -> None:
+        async with serving(*pods, **options) as served:
+            await body(served)
+
+    run(whole(), debug=debug)
+
+
+@pytest.mark.parametrize(
+    ("mode", "sent", "expected"),
+    [
+        (BUFFERED, [m.body()], ["request_headers", "request_body"]),
+        (FULL_DUPLEX, [m.body()], ["request_headers", "request_body"]),
+        (NONE, [], ["request_headers"]),
+    ],
+)
+def test_a_gateway_gets_its_endpoint_in_every_mode(mode: int, sent: list[bytes], expected: list[str]) -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        answers = await ask(call, m.headers(mode), *sent, answers=len(expected))
+        await call.done_writing()
+
+        assert m.kinds(answers) == expected
+        assert "10.0.0.1:8000" in [m.metadata_pick(m.read(answer)) for answer in answers]
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+    serve(body, pod("a"))
+
+
+def test_a_body_of_20_mb_in_one_message_comes_back() -> None:
+    big = b'{"model": "m", "prompt": "' + b"x" * 20_000_000 + b'"}'
+
+    async def body(served: Served) -> None:
+        call = served.call()
+        await call.write(m.headers(FULL_DUPLEX))
+        await call.write(m.body(big))
+        assert m.kinds([await call.read()]) == ["request_headers"]
+        answers = []
+        while not answers or not m.streamed(answers[-1:])[1][0]:
+            answers.append(await call.read())
+
+        assert m.streamed(answers)[0] == big
+
+    serve(body, pod("a"))
+
+
+def test_without_endpoints_the_answer_is_503() -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        (answer,) = await ask(call, m.headers(FULL_DUPLEX), m.body(), answers=1)
+
+        immediate = m.read(answer).immediate_response
+        assert immediate.status.code == 503
+        assert immediate.body == b"inference error: ServiceUnavailable - " + extproc.NO_ENDPOINT.encode()
+        assert await call.code() is grpc.StatusCode.OK
+        labels = {"model_name": "", "target_model_name": "", "priority": "0", "error_code": "503"}
+        name = "inference_objective_request_error_total"
+        await until(lambda: served.registry.get_sample_value(name, labels) == 1)
+
+    serve(body)
+
+
+def test_a_buffered_stream_holds_its_reservation_until_it_ends() -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        await ask(call, m.headers(BUFFERED), m.body(), answers=2)
+        assert served.ledger.own == 1
+
+        await call.done_writing()
+        await call.code()
+        await until(lambda: served.processor.open == 0)
+
+        assert served.ledger.own == 0
+
+    serve(body, pod("a"))
+
+
+def test_a_full_duplex_stream_that_ends_leaves_its_reservation_for_a_while() -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        await ask(call, m.headers(FULL_DUPLEX), m.body(), answers=2)
+        await call.done_writing()
+        await call.code()
+        await until(lambda: served.processor.open == 0)
+
+        assert (served.ledger.own, served.ledger.open) == (1, 0)
+
+    serve(body, pod("a"))
+
+
+def test_a_gateway_that_goes_away_releases_its_reservation() -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        await ask(call, m.headers(BUFFERED), m.body(), answers=2)
+        call.cancel()
+        await until(lambda: served.processor.open == 0)
+
+        assert served.ledger.own == 0
+
+    serve(body, pod("a"))
+
+
+def test_a_gateway_that_goes_away_before_the_body_reserves_nothing() -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        await ask(call, m.headers(BUFFERED), answers=1)
+        call.cancel()
+        await until(lambda: served.processor.open == 0)
+
+        assert served.ledger.own == served.ledger.unshown == 0
+
+    serve(body, pod("a"))
+
+
+def test_a_body_that_does_not_come_ends_with_408_and_holds_nobody_else() -> None:
+    async def body(served: Served) -> None:
+        slow = served.call()
+        await slow.write(m.headers(FULL_DUPLEX))
+        other = served.call()
+        assert len(await ask(other, m.headers(FULL_DUPLEX), m.body(), answers=2)) == 2
+
+        assert m.read(await slow.read()).immediate_response.status.code == 408
+        assert await slow.code() is grpc.StatusCode.OK
+
+    serve(body, pod("a"), request_limit_s=0.1)
+
+
+def test_bytes_that_are_no_message_do_not_hurt_the_next_request() -> None:
+    async def body(served: Served) -> None:
+        (answer,) = await ask(served.call(), b"\xff\xff", answers=1)
+        assert m.read(answer).immediate_response.status.code == 400
+        assert len(await ask(served.call(), m.headers(NONE), answers=1)) == 1
+
+    serve(body, pod("a"))
+
+
+def test_a_drain_ends_settled_streams_in_order_and_finishes_the_others() -> None:
+    async def body(served: Served) -> None:
+        settled, under_way = served.call(), served.call()
+        await ask(settled, m.headers(BUFFERED), m.body(), answers=2)
+        await ask(under_way, m.headers(BUFFERED), answers=1)
+
+        served.processor.drain()
+        assert await settled.read() is grpc.aio.EOF
+        assert await settled.code() is grpc.StatusCode.OK
+        assert m.kinds(await ask(under_way, m.body(), answers=1)) == ["request_body"]
+        assert await under_way.code() is grpc.StatusCode.OK
+
+    serve(body, pod("a"))
+
+
+def test_a_thousand_exchanges_are_open_at_once() -> None:
+    async def body(served: Served) -> None:
+        calls = [served.call() for _ in range(1000)]
+        await asyncio.gather(*(ask(call, m.headers(BUFFERED), m.body(), answers=2) for call in calls))
+        assert served.processor.open == served.ledger.own == 1000
+
+        for call in calls:
+            await call.done_writing()
+        await until(lambda: served.processor.open == 0)
+
+        assert served.ledger.own == 0
+
+    serve(body, pod("a"), debug=False)

@@ -1,0 +1,166 @@
+"""Real programs on a cgroup of the test's own, with a real server process inside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.kernel import bpfsys, cgroups, layout, loader, pins
+from agent.kernel.pins import Pins
+
+SERVER = Path(__file__).with_name("server.py")
+GENERATION = 3
+
+
+@dataclass(slots=True)
+class Node:
+    pins: Pins
+    cgroup: Path
+    slots: Any
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    owned: int = 0
+
+    def serve(self, host: str = "127.0.0.1") -> Served:
+        """A server in the cgroup, listening on a port that has just been given a slot."""
+        port = free_port(host)
+        slot = self.own(port)
+        process = subprocess.Popen(
+            [sys.executable, str(SERVER), host, str(port)],
+            stdout=subprocess.PIPE,
+            text=True,
+            # the socket's cgroup is its creator's, so the move comes before exec
+            preexec_fn=lambda: (self.cgroup / "cgroup.procs").write_text(str(os.getpid())),
+        )
+        self.processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return Served(self, slot, host, port, process)
+
+    def own(self, port: int) -> int:
+        slot = self.owned
+        self.owned += 1
+        self.slots[slot]["generation"] = GENERATION
+        owners = pins.open_map(self.pins, "owners")
+        key = struct.pack("<QII", cgroups.identity(self.cgroup), port, 0)
+        bpfsys.map_update(owners, key, struct.pack("<QII", GENERATION, slot, 0))
+        os.close(owners)
+        self.bump_epoch()
+        return slot
+
+    def bump_epoch(self) -> None:
+        control = pins.open_map(self.pins, "control")
+        (epoch,) = struct.unpack("<Q", bpfsys.map_lookup(control, bytes(4), 8) or bytes(8))
+        bpfsys.map_update(control, bytes(4), struct.pack("<Q", epoch + 1))
+        os.close(control)
+
+    def hook_programs(self) -> list[int]:
+        fd = os.open(self.cgroup, os.O_RDONLY)
+        try:
+            return [program for kind in pins.LINKS.values() for program in bpfsys.programs_attached(fd, kind)]
+        finally:
+            os.close(fd)
+
+
+@dataclass(slots=True)
+class Served:
+    node: Node
+    slot: int
+    host: str
+    port: int
+    process: subprocess.Popen[str]
+
+    def __getitem__(self, name: str) -> int:
+        return int(self.node.slots[self.slot][name])
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=5)
+
+    def until(self, condition: Callable[[], bool], within_s: float = 3) -> None:
+        """Waits for the kernel to have counted what the test did (closing is asynchronous)."""
+        deadline = time.monotonic() + within_s
+        while not condition():
+            assert time.monotonic() < deadline, self.counts()
+            time.sleep(0.002)
+
+    def counts(self) -> dict[str, int]:
+        row = self.node.slots[self.slot]
+        return {name: int(row[name]) for name in layout.SLOT.names or () if row[name].ndim == 0 and row[name]}
+
+
+def post(path: str, body: bytes = b"") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """One whole response, by its own framing."""
+    data = b""
+    while not is_whole(data):
+        piece = connection.recv(65536)
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def is_whole(data: bytes) -> bool:
+    head, separator, body = data.partition(b"\r\n\r\n")
+    if not separator:
+        return False
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return len(body) >= int(line.split(b":")[1])
+    return b"chunked" in head and body.endswith(b"0\r\n\r\n")
+
+
+def free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_node(name: str) -> Iterator[Node]:
+    """Loads onto a new cgroup; unloads and removes everything at the end, whatever happened."""
+    where = Pins(Path(f"/sys/fs/bpf/sonde-test-{name}-{os.getpid()}"))
+    cgroup = cgroups.root() / f"sonde-test-{name}-{os.getpid()}"
+    cgroup.mkdir()
+    node: Node | None = None
+    try:
+        assert loader.load(where, cgroup) == 0
+        fd = pins.open_map(where, "slots")
+        entries = bpfsys.map_info(fd).max_entries
+        memory = bpfsys.map_memory(fd, entries * layout.SLOT.itemsize, writable=True)
+        os.close(fd)
+        node = Node(where, cgroup, np.frombuffer(memory, dtype=layout.SLOT, count=entries))
+        yield node
+    finally:
+        for process in node.processes if node else []:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+        loader.unload(where)
+        remove_cgroup(cgroup)
+
+
+def remove_cgroup(cgroup: Path) -> None:
+    for _ in range(100):  # the last process leaves a moment after it was reaped
+        try:
+            cgroup.rmdir()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return
+    raise RuntimeError(f"{cgroup} is still in use")

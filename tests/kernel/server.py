@@ -1,0 +1,63 @@
+"""A small HTTP/1.1 server whose behaviour the request's path chooses; run as a process of its own.
+
+    python server.py HOST PORT      prints "ready" when it listens
+
+POST /v1/plain?size=N            an answer of N bytes
+POST /v1/stream?chunks=N&gap=MS  an event stream, header first, [DONE] not sent
+POST /v1/closing?chunks=N        an event stream that ends with the connection
+POST /v1/silent                  no answer at all
+POST /v1/padded?size=N           an answer with N bytes of header padding
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from urllib.parse import parse_qs, urlsplit
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            target = urlsplit(head.split()[1])
+            length = next((int(x.split(":")[1]) for x in head.lower().split("\r\n") if x.startswith("content-len")), 0)
+            await reader.readexactly(length)
+            options = {name: int(values[0]) for name, values in parse_qs(target.query).items()}
+            await answer(target.path, options, writer)
+            if target.path == "/v1/closing":
+                return
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+
+
+async def answer(path: str, options: dict[str, int], writer: asyncio.StreamWriter) -> None:
+    if path == "/v1/silent":
+        await asyncio.sleep(3600)
+    if path in ("/v1/stream", "/v1/closing"):
+        chunked = path == "/v1/stream"
+        framing = "transfer-encoding: chunked" if chunked else "connection: close"
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{framing}\r\n\r\n".encode())
+        for n in range(options["chunks"]):
+            await asyncio.sleep(options.get("gap", 1) / 1000)
+            data = b"data: %d\n\n" % n
+            writer.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+            await writer.drain()
+        if chunked:
+            writer.write(b"0\r\n\r\n")
+        return
+    padding = f"x-padding: {'h' * options['size']}\r\n" if path == "/v1/padded" else ""
+    body = b"x" * (options.get("size", 2) if path == "/v1/plain" else 2)
+    writer.write(f"HTTP/1.1 200 OK\r\n{padding}content-length: {len(body)}\r\n\r\n".encode() + body)
+    await writer.drain()
+
+
+async def main() -> None:
+    server = await asyncio.start_server(serve, sys.argv[1], int(sys.argv[2]), reuse_address=True)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+
+asyncio.run(main())
