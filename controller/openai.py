@@ -40,9 +40,9 @@ def model_of(body: bytes | bytearray) -> str:
     except msgspec.ValidationError as error:
         raise BadRequest(f"error unmarshaling request body: {error}") from None
     except msgspec.DecodeError as error:
-        raise BadRequest(f"error unmarshaling request body: {_where(error, len(body))}") from None
-    except UnicodeDecodeError:
-        raise BadRequest(f"error unmarshaling request body: invalid UTF-8 (byte {_first_fault(body)})") from None
+        raise BadRequest(f"error unmarshaling request body: {_where(error, body)}") from None
+    except UnicodeDecodeError:  # msgspec before 0.22; its later ones raise a DecodeError
+        raise BadRequest(f"error unmarshaling request body: {_no_utf8(body)}") from None
     except RecursionError:
         raise BadRequest("error unmarshaling request body: JSON is nested too deeply") from None
     if model is msgspec.UNSET or not model:
@@ -50,16 +50,18 @@ def model_of(body: bytes | bytearray) -> str:
     return model
 
 
-def _first_fault(body: bytes | bytearray) -> int:
-    """Where the body stops being UTF-8; msgspec tells the place inside the text it was reading."""
+def _no_utf8(body: bytes | bytearray) -> str:
+    """Where the body stops being UTF-8; msgspec tells the place inside the text it was reading, if any."""
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        return error.start
-    return len(body)
+        return f"invalid UTF-8 (byte {error.start})"
+    return f"invalid UTF-8 (byte {len(body)})"
 
 
-def _where(error: Exception, size: int) -> str:
+def _where(error: Exception, body: bytes | bytearray) -> str:
     """msgspec tells the byte of malformed JSON; of JSON that ends too early we tell where it ends."""
     text = str(error)
-    return text if "(byte " in text else f"{text} (byte {size})"
+    if "UTF-8" in text:
+        return _no_utf8(body)
+    return text if "(byte " in text else f"{text} (byte {len(body)})"
