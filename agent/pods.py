@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NewType
 
-from agent.cluster.objects import Cluster, Pod
+from agent.cluster.objects import Cluster, Pod, serving_ports
 
 PodUid = NewType("PodUid", str)
 CgroupId = NewType("CgroupId", int)
@@ -44,7 +44,7 @@ def serving_pods(cluster: Cluster, node_name: str) -> list[ServingPod]:
     for pool in cluster.pools.values():
         for pod in cluster.pods_of(pool):
             if pod.node == node_name:
-                ports.setdefault((pod.namespace, pod.name), set()).update(pool.target_ports)
+                ports.setdefault((pod.namespace, pod.name), set()).update(serving_ports(pool, pod))
     return [_serving_pod(cluster.pods[key], ports[key]) for key in sorted(ports)]
 
 

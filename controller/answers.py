@@ -6,7 +6,7 @@ stored bytes does. Knows messages, not when to send them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from envoy.config.core.v3 import base_pb2
@@ -74,13 +74,14 @@ def headers_passed(remove: frozenset[str] = frozenset()) -> bytes:
     return bytes(ext_proc.ProcessingResponse(request_headers=headers).SerializeToString())
 
 
-def immediate(status: int, text: str) -> bytes:
+def immediate(status: int, text: str, headers: Sequence[tuple[str, str]] = ()) -> bytes:
     """Ends the request here with this status and text."""
     mutation = ext_proc.HeaderMutation()
-    option = mutation.set_headers.add()
-    option.header.key = "content-type"
-    option.header.raw_value = b"text/plain; charset=utf-8"
-    option.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    for key, value in (("content-type", "text/plain; charset=utf-8"), *headers):
+        option = mutation.set_headers.add()
+        option.header.key = key
+        option.header.raw_value = value.encode()
+        option.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
     response = ext_proc.ImmediateResponse(
         status=http_status_pb2.HttpStatus(code=status), headers=mutation, body=text.encode(), details="sonde"
     )

@@ -16,6 +16,7 @@ messages, nothing raises: what makes no sense is not answered.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -25,10 +26,24 @@ from google.protobuf.message import DecodeError
 
 from controller import answers
 from controller.model import Request
-from controller.openai import BadRequest, model_of, names_a_model
+from controller.openai import BadRequest, model_of
+from controller.paths import route_of
 
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
+
+# What is read of the request's headers, by the names of the field and by those llm-d gave them later.
+READ_HEADERS = {
+    ":path": "path",
+    "content-type": "content type",
+    "x-gateway-model-name": "model",  # from a filter before us that has read the body
+    "x-gateway-model-name-rewrite": "target",
+    "x-llm-d-model-name-rewrite": "target",
+    "x-gateway-inference-objective": "objective",
+    "x-llm-d-inference-objective": "objective",
+    "x-gateway-inference-fairness-id": "flow",
+    "x-llm-d-inference-fairness-id": "flow",
+}
 
 NONE = ProcessingMode.NONE
 STREAMED = ProcessingMode.STREAMED
@@ -68,13 +83,13 @@ class Exchange:
         "_chunks",
         "_ended",
         "_mode",
-        "_path",
         "_remove",
         "_response_mode",
         "_saw_response",
         "_size",
         "_state",
         "_subset",
+        "_told",
         "_trailers",
         "asks",
         "refused",
@@ -89,7 +104,7 @@ class Exchange:
         self._mode = assumed_mode
         self._response_mode = NONE
         self._at = _At.HEADERS
-        self._path = ""
+        self._told: dict[str, str] = {}  # what the headers say, by the values of READ_HEADERS
         self._subset: tuple[str, ...] | None = None
         self._remove: frozenset[str] = frozenset()
         self._chunks: list[bytes] = []
@@ -145,7 +160,7 @@ class Exchange:
         self._chunks = []
         return out
 
-    def refuse(self, status: int, code: str, text: str) -> list[bytes]:
+    def refuse(self, status: int, code: str, text: str, headers: Sequence[tuple[str, str]] = ()) -> list[bytes]:
         """Ends the request with a status; also settles `asks`. After an answer there is nothing left to refuse."""
         if self._state in (_State.ANSWERED, _State.REFUSED):
             return []
@@ -153,7 +168,7 @@ class Exchange:
         self.refused = status
         self._state = _State.REFUSED
         self._chunks = []
-        return [answers.immediate(status, f"{ERROR_PREFIX}{code} - {text}")]
+        return [answers.immediate(status, f"{ERROR_PREFIX}{code} - {text}", headers)]
 
     def _take(self, message: ProcessingRequest) -> list[bytes]:
         match message.WhichOneof("request"):
@@ -194,8 +209,8 @@ class Exchange:
         remove = []
         for header in headers:
             key = header.key.lower()
-            if key == ":path":
-                self._path = (header.raw_value or header.value.encode()).decode("utf-8", "replace")
+            if key in READ_HEADERS:
+                self._told[READ_HEADERS[key]] = (header.raw_value or header.value.encode()).decode("utf-8", "replace")
             elif key in answers.CONTROL_HEADERS:
                 remove.append(key)
         if remove:
@@ -248,10 +263,15 @@ class Exchange:
 
     def _ask(self, at: _At, body: bytes | None) -> list[bytes]:
         """Raises BadRequest for a body that must name a model and does not."""
-        model = model_of(body) if body is not None and names_a_model(self._path) else None
+        told = self._told.get
+        path = told("path", "")
+        route = route_of(path, told("content type", ""))
+        model = model_of(body) if body is not None and route.reads_body else route.model or told("model") or None
         self._at = at
         self._state = _State.ASKING
-        self.asks = Request(self._path, model, self._subset)
+        self.asks = Request(
+            path, model, self._subset, route.kind, told("objective"), told("flow"), told("target") or None
+        )
         return []
 
 

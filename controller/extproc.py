@@ -10,14 +10,18 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from controller.classes import NO_ENDPOINT, Refusal, unknown_model
 from controller.exchange import Exchange
 from controller.metrics import Counts
+from controller.models import UnknownModel
 from controller.picker import Pick, Picker
+from controller.resolving import Resolver
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +39,13 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
-NO_ENDPOINT = "failed to find endpoint candidates for serving the request"
-
 
 class ExternalProcessor:
     """All open streams of one controller."""
 
     def __init__(self, picker: Picker, counts: Counts, request_limit_s: float = REQUEST_LIMIT_S) -> None:
         self._picker = picker
+        self._resolver = Resolver(picker.table, picker.rng)
         self._counts = counts
         self._request_limit_s = request_limit_s
         self._answered: set[asyncio.Task[Any]] = set()  # streams that may close without harm to their request
@@ -60,7 +63,7 @@ class ExternalProcessor:
             task.cancel()
 
     async def process(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
-        stream = _Stream(Exchange(), self._picker, self._counts, context)
+        stream = _Stream(Exchange(), self._resolver, self._picker, self._counts, context)
         self.open += 1
         try:
             await self._request_phase(stream)
@@ -103,12 +106,20 @@ def context_is_done(context: grpc.aio.ServicerContext) -> bool:
 class _Stream:
     """One exchange and its pick, on one gRPC stream."""
 
-    __slots__ = ("_counts", "_picker", "_sent", "context", "exchange", "pick")
+    __slots__ = ("_counts", "_picker", "_resolver", "_sent", "context", "exchange", "pick")
 
-    def __init__(self, exchange: Exchange, picker: Picker, counts: Counts, context: grpc.aio.ServicerContext) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        resolver: Resolver,
+        picker: Picker,
+        counts: Counts,
+        context: grpc.aio.ServicerContext,
+    ) -> None:
         self.exchange = exchange
         self.context = context
         self.pick: Pick | None = None
+        self._resolver = resolver
         self._picker = picker
         self._counts = counts
         self._sent = False
@@ -133,11 +144,19 @@ class _Stream:
         request = self.exchange.asks
         assert request is not None
         began = time.perf_counter()
-        self.pick = self._picker.pick(request, time.monotonic())
-        self._counts.picked(request.model, time.perf_counter() - began)
+        now = time.monotonic()
+        try:
+            request = replace(request, resolved=self._resolver.resolve(request, now))
+        except UnknownModel as error:
+            return self._refuse(unknown_model(error.model))
+        self.pick = self._picker.pick(request, now)
+        self._counts.picked(request, time.perf_counter() - began)
         if self.pick is None:
-            return self.exchange.refuse(503, "ServiceUnavailable", NO_ENDPOINT)
+            return self._refuse(NO_ENDPOINT)
         return self.exchange.answer(self.pick.destination)
+
+    def _refuse(self, refusal: Refusal) -> list[bytes]:
+        return self.exchange.refuse(refusal.status, refusal.code, refusal.text, refusal.headers)
 
     def close(self) -> None:
         if self.exchange.refused is not None:

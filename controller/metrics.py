@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from controller.health import State
-from controller.model import Reason, Source
+from controller.model import Reason, Request, Source
 from controller.table import Row, Table
 
 MODEL_LIMIT = 1000  # model names come from clients; what is more is counted as "other"
@@ -126,27 +126,39 @@ class Counts:
         )
         info = Gauge("inference_extension_info", "Constant 1.", ("commit", "build_ref"), registry=registry)
         info.labels(os.environ.get("SONDE_COMMIT", "unknown"), f"sonde-{_version()}").set(1)
-        self._children: dict[str, Counter] = {}
+        self._children: dict[Labels, Counter] = {}
 
-    def picked(self, model: str | None, duration_s: float) -> None:
+    def picked(self, request: Request, duration_s: float) -> None:
         """A request came to the point of its pick."""
-        self._child(model or "").inc()
+        self._child(_labels(request)).inc()
         self._duration.observe(duration_s)
 
-    def refused(self, status: int, model: str | None = None) -> None:
-        name = model if model in self._children else ""
-        self._errors.labels(name, name, "0", str(status)).inc()
+    def refused(self, status: int, request: Request | None = None) -> None:
+        labels = _labels(request) if request else NO_LABELS
+        known = labels if labels in self._children else NO_LABELS
+        self._errors.labels(*known, str(status)).inc()
 
-    def _child(self, model: str) -> Counter:
-        child = self._children.get(model)
+    def _child(self, labels: Labels) -> Counter:
+        child = self._children.get(labels)
         if child is not None:
             return child
-        if len(self._children) >= MODEL_LIMIT or len(model) > MODEL_NAME_LIMIT:
-            model = OTHER
-        child = self._requests.labels(model, model, "0")
-        if len(self._children) < MODEL_LIMIT or model == OTHER:
-            self._children[model] = child
+        if len(self._children) >= MODEL_LIMIT or max(map(len, labels)) > MODEL_NAME_LIMIT:
+            labels = (OTHER, OTHER, labels[2])
+        child = self._requests.labels(*labels)
+        if len(self._children) < MODEL_LIMIT or labels[0] == OTHER:
+            self._children[labels] = child
         return child
+
+
+Labels = tuple[str, str, str]  # model, target model, priority
+NO_LABELS: Labels = ("", "", "0")
+
+
+def _labels(request: Request) -> Labels:
+    resolved = request.resolved
+    if resolved is None:
+        return (request.model or "", request.model or "", "0")
+    return (resolved.model or "", resolved.target or "", str(resolved.priority))
 
 
 def _version() -> str:

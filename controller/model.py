@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.cluster.objects import Cluster
+from controller.paths import Kind
 
 Address = str  # "ip:port", "[ip6]:port": the name of an endpoint in the endpoint picker protocol
 PortKey = tuple[str, str, int]  # namespace, pod, port
@@ -63,6 +64,23 @@ class EngineSignal:
     running: int | None
     waiting: int | None
     kv_cache_usage: float | None  # 0..1
+    models: tuple[str, ...] = ()  # base models it serves; () if it does not say
+    running_adapters: tuple[str, ...] = ()  # LoRA adapters that work or are loaded
+    waiting_adapters: tuple[str, ...] = ()  # that requests in its queue need
+    max_adapters: int | None = None  # in one batch; None: no LoRA, or it does not say
+    kv_blocks: int | None = None
+    kv_block_tokens: int | None = None
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        return frozenset((*self.running_adapters, *self.waiting_adapters))
+
+    @property
+    def kv_tokens(self) -> int | None:
+        """How many tokens its KV cache holds."""
+        if self.kv_blocks is None or self.kv_block_tokens is None:
+            return None
+        return self.kv_blocks * self.kv_block_tokens
 
     @property
     def requests(self) -> int | None:
@@ -137,9 +155,30 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the pool's objects make of a request."""
+
+    model: str | None  # as asked for; None: it names none that we can read
+    target: str | None  # as the engine is to be asked
+    adapter: str | None  # the LoRA adapter that the target is, as far as known
+    priority: int  # negative: may be shed
+    objective: str  # "": none named
+
+    @property
+    def rewrite(self) -> str | None:
+        """The name to put in place of the asked one."""
+        return self.target if self.target != self.model else None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a pick may depend on."""
 
     path: str
     model: str | None  # None: this kind of request names no model that we can read
     subset: tuple[str, ...] | None  # endpoints the gateway allows; None: it does not say
+    kind: Kind = Kind.OTHER
+    objective: str | None = None  # the InferenceObjective that a header names
+    flow: str | None = None  # whose request it is, as a header says: flows of one class share fairly
+    target: str | None = None  # the model to ask the engine for, as a header says
+    resolved: Resolved | None = None  # None: nobody has looked it up yet

@@ -1,20 +1,11 @@
-"""What an inference request says of itself, by the path it is sent to. Pure.
+"""The model that a JSON body names. Pure.
 
-Bodies are read only as far as a pick needs them: the model's name, with everything else skipped but checked. Bodies
-of other paths are nobody's business and pass unread.
+Bodies are read only as far as a pick needs them: the model's name, with everything else skipped but checked.
 """
 
 from __future__ import annotations
 
 import msgspec
-
-# As suffixes: deployments put prefixes of their own in front.
-MODEL_PATHS = (
-    "/completions",
-    "/chat/completions",
-    "/responses",
-    "/embeddings",
-)
 
 
 class BadRequest(Exception):
@@ -26,11 +17,6 @@ class _Body(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Body)
-
-
-def names_a_model(path: str) -> bool:
-    """Whether requests to this path carry the name of a model in their body."""
-    return path.partition("?")[0].endswith(MODEL_PATHS)
 
 
 def model_of(body: bytes | bytearray) -> str:

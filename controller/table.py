@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
-from agent.cluster.objects import Pool
+from agent.cluster.objects import Pool, serving_ports
 from controller.health import State, Vigil
 from controller.model import (
     Address,
@@ -38,6 +38,7 @@ from controller.model import (
     Report,
     Source,
 )
+from controller.models import Catalogue, catalogue_of
 from controller.pick import STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
 from controller.reservations import Ledger, Reservation
 
@@ -128,6 +129,7 @@ class Table:
     namespace: str
     name: str
     pool: Pool | None = None  # None: not synced, or not there
+    catalogue: Catalogue = field(default_factory=Catalogue)
     rows: list[Row] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
     _by_address: dict[Address, Row] = field(default_factory=dict)
@@ -236,6 +238,7 @@ class Table:
 
     def _apply_cluster(self, event: ClusterChanged, now: float) -> None:
         self.pool = event.cluster.pools.get((self.group, self.namespace, self.name))
+        self.catalogue = catalogue_of(event.cluster, self.pool) if self.pool else Catalogue()
         rows = [self._row_for(endpoint) for endpoint in _one_each(self._endpoints(event))]
         self._by_address = {row.endpoint.address: row for row in rows}
         self.rows = list(self._by_address.values())
@@ -266,7 +269,7 @@ class Table:
             Endpoint(pod.namespace, pod.name, pod.uid, pod.ip, port, pod.ready, pod.terminating)
             for pod in event.cluster.pods_of(self.pool)
             if pod.ip
-            for port in self.pool.target_ports
+            for port in serving_ports(self.pool, pod)
         ]
 
     def _row_for(self, endpoint: Endpoint) -> Row:

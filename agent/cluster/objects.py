@@ -8,7 +8,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
+
+from agent.cluster.fields import Fields, shown
+from agent.cluster.fields import ObjectError as ObjectError  # part of what this module gives
 
 V1 = "inference.networking.k8s.io/v1"
 V1ALPHA2 = "inference.networking.x-k8s.io/v1alpha2"
@@ -20,12 +23,14 @@ CRITICALITIES = ("Critical", "Standard", "Sheddable")
 MAX_TARGET_PORTS = 8
 MAX_TARGET_MODELS = 10
 MAX_WEIGHT = 1_000_000
+MAX_LABELS = 64
+MAX_MODEL_NAME = 256
+MAX_TARGET_NAME = 253
+
+# which of the pool's target ports a pod serves, such as "8000,8001"; the first that is there counts
+ACTIVE_PORTS = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports")
 
 AGENT_LABEL = ("app.kubernetes.io/name", "sonde-agent")
-
-
-class ObjectError(Exception):
-    """A document that is not the object it claims to be; the text names the object and the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Pod:
     node: str | None
     ready: bool  # the Ready condition is True and the phase, where given, is Running
     terminating: bool
+    active_ports: frozenset[int] | None = None  # None: it does not say, so it serves all of its pool's
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,8 @@ class Model:
     criticality: str | None
     targets: tuple[Target, ...]
     created: str
+    pool_group: str = ""  # "": it does not say, so it means any
+    terminating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,8 @@ class Objective:
     pool: str
     priority: int
     created: str
+    pool_group: str = ""  # "": it does not say, so it means any
+    terminating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +107,8 @@ class ModelRewrite:
     pool: str
     rules: tuple[RewriteRule, ...]
     created: str
+    pool_group: str = ""  # "": it does not say, so it means any
+    terminating: bool = False
 
 
 Object = Pod | Pool | Model | Objective | ModelRewrite
@@ -129,6 +141,13 @@ class Cluster:
         return sorted(found, key=lambda pod: (pod.namespace, pod.name))
 
 
+def serving_ports(pool: Pool, pod: Pod) -> tuple[int, ...]:
+    """The ports of the pool that the pod serves: one engine, or one data-parallel rank, behind each."""
+    if pod.active_ports is None:
+        return pool.target_ports
+    return tuple(port for port in pool.target_ports if port in pod.active_ports)
+
+
 def cluster_of(objects: list[Object]) -> Cluster:
     """Sorts objects by kind; of two with the same kind and name the later one stays."""
     return Cluster(
@@ -138,76 +157,6 @@ def cluster_of(objects: list[Object]) -> Cluster:
         objectives={(o.namespace, o.name): o for o in objects if isinstance(o, Objective)},
         rewrites={(o.namespace, o.name): o for o in objects if isinstance(o, ModelRewrite)},
     )
-
-
-T = TypeVar("T")
-
-
-class Fields:
-    """One mapping of a document and the path that leads to it, so that every complaint names its field."""
-
-    def __init__(self, values: Mapping[Any, Any], path: str = "") -> None:
-        self.values = values
-        self.path = path
-
-    def fault(self, key: str, problem: str) -> ObjectError:
-        return ObjectError(f"{self.path}{key}: {problem}")
-
-    def _get(self, key: str, kind: type[T], wanted: str, default: T | None) -> T:
-        value = self.values.get(key)
-        if value is None:
-            if default is None:
-                raise self.fault(key, f"missing, expected {wanted}")
-            return default
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            quote = " (quote it)" if kind is str and isinstance(value, (int, float)) else ""
-            raise self.fault(key, f"expected {wanted}, got {_shown(value)}{quote}")
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._get(key, str, "text", default)
-        if not value and default is None:
-            raise self.fault(key, "expected text, got ''")
-        return value
-
-    def one_of(self, key: str, allowed: tuple[str, ...], default: str | None = None) -> str:
-        value = self._get(key, str, " or ".join(allowed), default)
-        if value not in allowed and value != default:
-            raise self.fault(key, f"expected {' or '.join(allowed)}, got {_shown(value)}")
-        return value
-
-    def number(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        value = self._get(key, int, f"a whole number {low}..{high}", default)
-        if not low <= value <= high and value != default:
-            raise self.fault(key, f"expected a whole number {low}..{high}, got {value}")
-        return value
-
-    def fields(self, key: str, optional: bool = False) -> Fields:
-        empty: dict[Any, Any] | None = {} if optional else None
-        return Fields(self._get(key, dict, "a mapping", empty), f"{self.path}{key}.")
-
-    def items(self, key: str, limit: int | None = None) -> list[Fields]:
-        """A list of mappings; one that is absent is empty."""
-        values = self._get(key, list, "a list", [])
-        if limit is not None and len(values) > limit:
-            raise self.fault(key, f"expected at most {limit} entries, got {len(values)}")
-        for at, value in enumerate(values):
-            if not isinstance(value, dict):
-                raise self.fault(f"{key}[{at}]", f"expected a mapping, got {_shown(value)}")
-        return [Fields(value, f"{self.path}{key}[{at}].") for at, value in enumerate(values)]
-
-    def texts(self, key: str) -> dict[str, str]:
-        """A mapping of text to text, such as labels; one that is absent is empty."""
-        inner = self.fields(key, optional=True)
-        for name in inner.values:
-            if not isinstance(name, str):
-                raise self.fault(key, f"expected text as key, got {_shown(name)} (quote it)")
-        return {name: inner.text(name, default="") for name in inner.values}
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def is_told(document: object) -> bool:
@@ -234,7 +183,7 @@ def read_object(document: object) -> Object:
     """One document as the object it is. Raises ObjectError naming the object and the field."""
     try:
         if not isinstance(document, dict):
-            raise ObjectError(f"expected an object with apiVersion and kind, got {_shown(document)}")
+            raise ObjectError(f"expected an object with apiVersion and kind, got {shown(document)}")
         fields = Fields(document)
         return _reader(fields)(fields, fields.fields("metadata"))
     except ObjectError as error:
@@ -251,7 +200,7 @@ def _reader(fields: Fields) -> Reader:
         raise fields.fault("kind", f"unknown, expected one of {', '.join(READERS)}")
     api = fields.text("apiVersion")
     if api not in versions:
-        raise fields.fault("apiVersion", f"expected {' or '.join(versions)}, got {_shown(api)}")
+        raise fields.fault("apiVersion", f"expected {' or '.join(versions)}, got {shown(api)}")
     return versions[api]
 
 
@@ -268,8 +217,19 @@ def _pod(fields: Fields, metadata: Fields) -> Pod:
         ip=_ip(status),
         node=spec.text("nodeName", default="") or None,
         ready=conditions.get("Ready") == "True" and running,
-        terminating=bool(metadata.text("deletionTimestamp", default="")),
+        terminating=_terminating(metadata),
+        active_ports=_active_ports(metadata.fields("annotations", optional=True)),
     )
+
+
+def _active_ports(annotations: Fields) -> frozenset[int] | None:
+    key = next((key for key in ACTIVE_PORTS if key in annotations.values), None)
+    if key is None:
+        return None
+    parts = [part.strip() for part in annotations.text(key, default="").split(",") if part.strip()]
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= 65535 for part in parts):
+        raise annotations.fault(key, f"expected ports such as 8000,8001, got {shown(annotations.values[key])}")
+    return frozenset(int(part) for part in parts)
 
 
 def _ip(status: Fields) -> str | None:
@@ -279,21 +239,24 @@ def _ip(status: Fields) -> str | None:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise status.fault("podIP", f"expected an IP address, got {_shown(text)}") from None
+        raise status.fault("podIP", f"expected an IP address, got {shown(text)}") from None
 
 
 def _pool_v1(fields: Fields, metadata: Fields) -> Pool:
     spec = fields.fields("spec")
     selector = spec.fields("selector")
     labels = selector.texts("matchLabels")
-    if not labels:
-        raise selector.fault("matchLabels", "missing, expected at least one label")
+    if not 0 < len(labels) <= MAX_LABELS:
+        problem = "missing, expected at least one label" if not labels else f"expected at most {MAX_LABELS} labels"
+        raise selector.fault("matchLabels", problem)
     ports = tuple(port.number("number", 1, 65535) for port in spec.items("targetPorts", MAX_TARGET_PORTS))
     if not ports:
         raise spec.fault("targetPorts", f"missing, expected 1..{MAX_TARGET_PORTS} ports")
     if len(set(ports)) < len(ports):
         raise spec.fault("targetPorts", f"expected each port once, got {', '.join(map(str, ports))}")
-    return _pool(fields, metadata, labels, ports, spec.fields("endpointPickerRef", optional=True))
+    picker = spec.fields("endpointPickerRef", optional=True)
+    picker.fields("port", optional=True).number("number", 1, 65535, default=0)
+    return _pool(fields, metadata, labels, ports, picker)
 
 
 def _pool_v1alpha2(fields: Fields, metadata: Fields) -> Pool:
@@ -302,7 +265,9 @@ def _pool_v1alpha2(fields: Fields, metadata: Fields) -> Pool:
     if not labels:
         raise spec.fault("selector", "missing, expected at least one label")
     port = spec.number("targetPortNumber", 1, 65535)
-    return _pool(fields, metadata, labels, (port,), spec.fields("extensionRef", optional=True))
+    picker = spec.fields("extensionRef", optional=True)
+    picker.number("portNumber", 1, 65535, default=0)
+    return _pool(fields, metadata, labels, (port,), picker)
 
 
 def _pool(fields: Fields, metadata: Fields, labels: dict[str, str], ports: tuple[int, ...], picker: Fields) -> Pool:
@@ -315,32 +280,44 @@ def _pool(fields: Fields, metadata: Fields, labels: dict[str, str], ports: tuple
         selector=labels,
         target_ports=ports,
         failure_mode=picker.one_of("failureMode", FAILURE_MODES, default="FailClose"),
-        created=metadata.text("creationTimestamp", default=""),
+        created=metadata.time("creationTimestamp"),
         app_protocol=fields.fields("spec").one_of("appProtocol", APP_PROTOCOLS, default="http"),
     )
 
 
+def _pool_ref(spec: Fields) -> tuple[str, str]:
+    """The name and the group of the pool an object is for."""
+    ref = spec.fields("poolRef")
+    ref.one_of("kind", ("InferencePool",), default="InferencePool")
+    return ref.text("name"), ref.text("group", default="")
+
+
 def _model(fields: Fields, metadata: Fields) -> Model:
     spec = fields.fields("spec")
+    pool, group = _pool_ref(spec)
     targets = _targets(spec, "targetModels", "name")
+    if len({target.weight is None for target in targets}) > 1:
+        raise spec.fault("targetModels", "expected a weight on every entry or on none")
     return Model(
         namespace=metadata.text("namespace", default="default"),
         name=metadata.text("name"),
-        pool=spec.fields("poolRef").text("name"),
-        model_name=spec.text("modelName"),
+        pool=pool,
+        model_name=spec.text("modelName", limit=MAX_MODEL_NAME),
         criticality=spec.one_of("criticality", CRITICALITIES, default="") or None,
         targets=targets,
-        created=metadata.text("creationTimestamp", default=""),
+        created=metadata.time("creationTimestamp"),
+        pool_group=group,
+        terminating=_terminating(metadata),
     )
 
 
+def _terminating(metadata: Fields) -> bool:
+    return bool(metadata.text("deletionTimestamp", default=""))
+
+
 def _targets(spec: Fields, key: str, name: str) -> tuple[Target, ...]:
-    """Weighted targets; the API asks for a weight on all of them or on none."""
     items = spec.items(key, MAX_TARGET_MODELS)
-    targets = tuple(Target(item.text(name), _weight(item)) for item in items)
-    if len({target.weight is None for target in targets}) > 1:
-        raise spec.fault(key, "expected a weight on every entry or on none")
-    return targets
+    return tuple(Target(item.text(name, limit=MAX_TARGET_NAME), _weight(item)) for item in items)
 
 
 def _weight(item: Fields) -> int | None:
@@ -349,23 +326,29 @@ def _weight(item: Fields) -> int | None:
 
 def _objective(fields: Fields, metadata: Fields) -> Objective:
     spec = fields.fields("spec")
+    pool, group = _pool_ref(spec)
     return Objective(
         namespace=metadata.text("namespace", default="default"),
         name=metadata.text("name"),
-        pool=spec.fields("poolRef").text("name"),
+        pool=pool,
         priority=spec.number("priority", -(2**31), 2**31 - 1, default=0),
-        created=metadata.text("creationTimestamp", default=""),
+        created=metadata.time("creationTimestamp"),
+        pool_group=group,
+        terminating=_terminating(metadata),
     )
 
 
 def _rewrite(fields: Fields, metadata: Fields) -> ModelRewrite:
     spec = fields.fields("spec")
+    pool, group = _pool_ref(spec)
     return ModelRewrite(
         namespace=metadata.text("namespace", default="default"),
         name=metadata.text("name"),
-        pool=spec.fields("poolRef").text("name"),
+        pool=pool,
         rules=tuple(_rule(rule) for rule in spec.items("rules")),
-        created=metadata.text("creationTimestamp", default=""),
+        created=metadata.time("creationTimestamp"),
+        pool_group=group,
+        terminating=_terminating(metadata),
     )
 
 

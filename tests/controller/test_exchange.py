@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.exchange import BODY_LIMIT_BYTES, BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX, NONE, STREAMED, Exchange
 from controller.model import Request
+from controller.paths import Kind
 from tests.controller import messages as m
 
 DESTINATION = "10.0.0.1:8000"
-COMPLETION = Request("/v1/completions", "m", None)
+COMPLETION = Request("/v1/completions", "m", None, Kind.COMPLETIONS)
 
 
 def through(exchange: Exchange, *sent: bytes) -> list[bytes]:
@@ -108,7 +111,7 @@ def test_a_partial_body_that_is_cut_is_not_read() -> None:
     exchange.receive(m.headers(BUFFERED_PARTIAL))
     exchange.receive(m.body(m.BODY[:10], ends=False))
 
-    assert exchange.asks == Request("/v1/completions", None, None)
+    assert exchange.asks == replace(COMPLETION, model=None)
 
 
 def test_a_whole_partial_body_is_read() -> None:
@@ -341,3 +344,45 @@ def test_a_hostile_gateway_never_makes_an_exchange_raise(sent: list[tuple[bytes,
             picks += m.metadata_pick(answer) is not None
             refusals += answer.WhichOneof("response") == "immediate_response"
     assert picks + refusals <= 1
+
+
+# what headers and paths say
+
+
+def test_headers_say_objective_flow_and_target_whichever_name_they_have() -> None:
+    for prefix in ("x-gateway", "x-llm-d"):
+        exchange = Exchange()
+        told = {f"{prefix}-inference-objective": "gold", f"{prefix}-inference-fairness-id": "a team"}
+        exchange.receive(m.headers(FULL_DUPLEX, **told, **{f"{prefix}-model-name-rewrite": "t"}))
+        exchange.receive(m.body())
+
+        assert exchange.asks == replace(COMPLETION, objective="gold", flow="a team", target="t")
+
+
+@pytest.mark.parametrize("mode", [NONE, FULL_DUPLEX])
+def test_a_v2_path_names_the_model_and_its_body_is_not_read(mode: int) -> None:
+    exchange = Exchange()
+    exchange.receive(m.headers(mode, path="/v2/models/llama/versions/2/generate_stream"))
+    if mode == FULL_DUPLEX:
+        exchange.receive(m.body(b"no JSON"))
+
+    assert exchange.asks is not None
+    assert (exchange.asks.model, exchange.asks.kind) == ("llama", Kind.GENERATE)
+
+
+def test_a_grpc_body_passes_unread() -> None:
+    headers = m.headers(FULL_DUPLEX, path="/v1/completions", content_type="application/grpc")
+    answers = through(Exchange(), headers, m.body(b"\x00\x00\x00\x00\x02{]"))
+
+    assert m.kinds(answers) == ["request_headers", "request_body"]
+
+
+def test_a_model_that_a_filter_before_us_read_is_taken_where_the_body_is_not_shown() -> None:
+    exchange = Exchange()
+    exchange.receive(m.headers(NONE, x_gateway_model_name="known"))
+    assert exchange.asks == replace(COMPLETION, model="known")
+
+    exchange = Exchange()
+    exchange.receive(m.headers(FULL_DUPLEX, x_gateway_model_name="known"))
+    exchange.receive(m.body())
+    assert exchange.asks == COMPLETION

@@ -14,9 +14,12 @@ import grpc.aio
 import pytest
 from prometheus_client import CollectorRegistry
 
+from agent.cluster.objects import Model, cluster_of
 from controller import extproc
+from controller.classes import NO_ENDPOINT
 from controller.exchange import BUFFERED, FULL_DUPLEX, NONE
 from controller.metrics import Counts
+from controller.model import ClusterChanged
 from controller.picker import Picker
 from controller.table import Table
 from tests.conftest import run
@@ -96,6 +99,25 @@ def test_a_gateway_gets_its_endpoint_in_every_mode(mode: int, sent: list[bytes],
     serve(body, pod("a"))
 
 
+def test_with_models_an_unknown_one_is_404_and_the_others_are_served() -> None:
+    async def body(served: Served) -> None:
+        known = Model("default", "m", "p", "m", "Critical", (), "")
+        pool = served.table.pool
+        assert pool is not None
+        served.table.apply(ClusterChanged(cluster_of([pool, pod("a"), known])), 0.0)
+        call = served.call()
+        (answer,) = await ask(call, m.headers(FULL_DUPLEX), m.body(b'{"model": "other"}'), answers=1)
+        assert m.read(answer).immediate_response.status.code == 404
+        assert b"'other'" in m.read(answer).immediate_response.body
+
+        answers = await ask(served.call(), m.headers(FULL_DUPLEX), m.body(), answers=2)
+        assert m.kinds(answers) == ["request_headers", "request_body"]
+        labels = {"model_name": "m", "target_model_name": "m", "priority": "1"}
+        assert served.registry.get_sample_value("inference_objective_request_total", labels) == 1
+
+    serve(body, pod("a"))
+
+
 def test_a_body_of_20_mb_in_one_message_comes_back() -> None:
     big = b'{"model": "m", "prompt": "' + b"x" * 20_000_000 + b'"}'
 
@@ -120,7 +142,7 @@ def test_without_endpoints_the_answer_is_503() -> None:
 
         immediate = m.read(answer).immediate_response
         assert immediate.status.code == 503
-        assert immediate.body == b"inference error: ServiceUnavailable - " + extproc.NO_ENDPOINT.encode()
+        assert immediate.body == b"inference error: ServiceUnavailable - " + NO_ENDPOINT.text.encode()
         assert await call.code() is grpc.StatusCode.OK
         labels = {"model_name": "", "target_model_name": "", "priority": "0", "error_code": "503"}
         name = "inference_objective_request_error_total"

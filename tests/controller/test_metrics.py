@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from controller import metrics
 from controller.metrics import MODEL_LIMIT, Counts, TableCollector, Totals, snapshot
+from controller.model import Request
 from controller.table import Table
 from tests.controller.known import frame, kernel, pod, table
 
@@ -74,7 +75,7 @@ def test_series_go_with_their_endpoint() -> None:
 def test_picks_are_counted_by_reason_and_refusals_by_status() -> None:
     registry = CollectorRegistry()
     counts = Counts(registry)
-    counts.picked("llama", 2e-5)
+    counts.picked(Request("/", "llama", None), 2e-5)
     counts.refused(503)
     text = generate_latest(registry).decode()
     assert value(text, "inference_objective_request_total", model_name="llama") == 1
@@ -85,8 +86,8 @@ def test_model_names_are_bounded_and_escaped() -> None:
     registry = CollectorRegistry()
     counts = Counts(registry)
     for number in range(MODEL_LIMIT + 50):
-        counts.picked(f'm{number}"\n\\', 1e-5)
-    counts.picked("x" * 10_000, 1e-5)
+        counts.picked(Request("/", f'm{number}"\n\\', None), 1e-5)
+    counts.picked(Request("/", "x" * 10_000, None), 1e-5)
     samples = [name for name, _ in read(generate_latest(registry).decode()) if name.endswith("_request_total")]
     assert len(samples) <= MODEL_LIMIT + 2
 

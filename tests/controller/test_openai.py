@@ -7,25 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.openai import BadRequest, model_of, names_a_model
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/v1/completions", True),
-        ("/v1/chat/completions?beta=1", True),
-        ("/v1/responses", True),
-        ("/v1/embeddings", True),
-        ("/my/prefix/v1/completions", True),
-        ("/v1/models", False),
-        ("/vllm.grpc.engine.VllmEngine/Generate", False),
-        ("/completions.txt", False),
-        ("", False),
-    ],
-)
-def test_the_path_tells_whether_a_body_names_a_model(path: str, expected: bool) -> None:
-    assert names_a_model(path) is expected
+from controller.openai import BadRequest, model_of
 
 
 def test_the_model_is_the_top_level_one() -> None:

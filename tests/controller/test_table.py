@@ -343,3 +343,9 @@ def test_load_is_exact_under_a_simulated_stream_of_requests() -> None:
             signal: KernelSignal = kernel(in_flight, at=now, started=started, progress=step)
             made.apply(frame({"a": signal}, full=step % 200 == 0), now)
             assert made.ranks(now) == [in_flight + len(arrivals)]
+
+
+def test_a_pod_that_names_its_active_ports_has_endpoints_for_these_only() -> None:
+    made = table(pod("a", active_ports=frozenset({8001})), pod("b"), ports=(8000, 8001))
+
+    assert [row.endpoint.address for row in made.rows] == ["10.0.0.1:8001", "10.0.0.2:8000", "10.0.0.2:8001"]

@@ -17,6 +17,7 @@ from agent.cluster.objects import (
     Target,
     cluster_of,
     read_object,
+    serving_ports,
 )
 
 
@@ -127,6 +128,64 @@ def test_a_model_is_read_with_its_weights() -> None:
     )
 
 
+def test_a_pool_reference_says_which_pool_and_perhaps_of_which_group() -> None:
+    found = read_object(
+        x_k8s("InferenceObjective", poolRef={"name": "q", "group": "g", "kind": "InferencePool"}, priority=-3)
+    )
+
+    assert found == Objective("default", "m", "q", -3, "2026-01-01T00:00:00Z", "g")
+
+
+@pytest.mark.parametrize("kind", ["InferenceModel", "InferenceObjective", "InferenceModelRewrite"])
+def test_an_object_that_is_being_deleted_says_so(kind: str) -> None:
+    document = x_k8s(kind, modelName="c")
+    document["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
+    found = read_object(document)
+
+    assert isinstance(found, Model | Objective | ModelRewrite)
+    assert found.terminating
+
+
+@pytest.mark.parametrize(
+    ("written", "sorts_as"),
+    [
+        ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
+        ("2026-01-01T02:00:00+02:00", "2026-01-01T00:00:00Z"),
+        ("2026-01-01T00:00:00.5Z", "2026-01-01T00:00:00Z"),
+        ("2026-01-01 00:00:00", "2026-01-01T00:00:00Z"),
+        (None, ""),
+    ],
+)
+def test_times_of_creation_sort_by_age_however_they_are_written(written: str | None, sorts_as: str) -> None:
+    document = x_k8s("InferenceObjective")
+    document["metadata"]["creationTimestamp"] = written
+    found = read_object(document)
+
+    assert isinstance(found, Objective)
+    assert found.created == sorts_as
+
+
+@pytest.mark.parametrize("key", ["llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports"])
+def test_a_pod_may_serve_some_of_its_pools_ports_only(key: str) -> None:
+    ranks = read_object(pool(targetPorts=[{"number": number} for number in (8000, 8001, 8002)]))
+    some = read_object(pod(metadata={"name": "a", "annotations": {key: "8002, 8000,9000"}}))
+    every = read_object(pod())
+
+    assert isinstance(ranks, Pool)
+    assert isinstance(some, Pod)
+    assert isinstance(every, Pod)
+    assert serving_ports(ranks, some) == (8000, 8002)
+    assert serving_ports(ranks, every) == (8000, 8001, 8002)
+
+
+def test_a_rewrite_may_weigh_some_of_its_targets_only() -> None:
+    targets = [{"modelRewrite": "a", "weight": 1}, {"modelRewrite": "b"}]
+    found = read_object(x_k8s("InferenceModelRewrite", rules=[{"targets": targets}]))
+
+    assert isinstance(found, ModelRewrite)
+    assert found.rules[0].targets == (Target("a", 1), Target("b", None))
+
+
 def test_an_objective_without_priority_has_priority_zero() -> None:
     assert read_object(x_k8s("InferenceObjective")) == Objective("default", "m", "p", 0, "2026-01-01T00:00:00Z")
 
@@ -157,6 +216,20 @@ def test_a_rewrite_rule_without_matches_is_for_every_model() -> None:
         (pool(targetPorts=[{"number": n} for n in range(1, 10)]), "targetPorts: expected at most 8 entries, got 9"),
         (pool(selector={}), "InferencePool ns/p: spec.selector.matchLabels: missing"),
         (pool(endpointPickerRef={"failureMode": "Fail"}), "failureMode: expected FailClose or FailOpen, got 'Fail'"),
+        (pool(selector={"matchLabels": {f"l{n}": "x" for n in range(65)}}), "matchLabels: expected at most 64 labels"),
+        (pool(endpointPickerRef={"port": {"number": 0}}), "endpointPickerRef.port.number: expected a whole number"),
+        (pool(appProtocol="h3"), "spec.appProtocol: expected http or kubernetes.io/h2c, got 'h3'"),
+        (
+            pod(metadata={"name": "a", "annotations": {"llm-d.ai/active-ports": "8000,x"}}),
+            "Pod default/a: metadata.annotations.llm-d.ai/active-ports: expected ports such as 8000,8001, got '8000,x'",
+        ),
+        (x_k8s("InferenceObjective", poolRef={"name": "p", "kind": "Service"}), "poolRef.kind: expected InferencePool"),
+        (x_k8s("InferenceObjective", priority=2**31), "InferenceObjective default/m: spec.priority: expected a whole"),
+        (x_k8s("InferenceModel", modelName="c" * 257), "spec.modelName: expected at most 256 characters, got 257"),
+        (
+            {**x_k8s("InferenceModel", modelName="c"), "metadata": {"name": "m", "creationTimestamp": "soon"}},
+            "metadata.creationTimestamp: expected a time such as 2026-01-31T12:00:00Z, got 'soon'",
+        ),
         (
             x_k8s("InferenceModel", modelName="c", targetModels=[{"name": "a", "weight": 0}]),
             "spec.targetModels[0].weight: expected a whole number 1..1000000, got 0",
