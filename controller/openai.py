@@ -27,7 +27,7 @@ def model_of(body: bytes | bytearray) -> str:
         raise BadRequest(f"error unmarshaling request body: {error}") from None
     except msgspec.DecodeError as error:
         raise BadRequest(f"error unmarshaling request body: {_where(error, body)}") from None
-    except UnicodeDecodeError:  # msgspec before 0.22; its later ones raise a DecodeError
+    except UnicodeDecodeError:  # older msgspec; 0.23 raises a DecodeError
         raise BadRequest(f"error unmarshaling request body: {_no_utf8(body)}") from None
     except RecursionError:
         raise BadRequest("error unmarshaling request body: JSON is nested too deeply") from None

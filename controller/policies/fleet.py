@@ -24,6 +24,7 @@ EJECTED = 1.0  # failed several times in a row
 STALLED = 2.0  # owes answers and is silent for too long
 UNREADY = 4.0
 TERMINATING = 8.0
+STANDINGS = 16.0  # above all of them together
 
 FIELDS = (
     # the kernel of the pod's node
@@ -67,7 +68,7 @@ _SCALARS = ("now_s", "mean_prompt_tokens", "mean_uncached_tokens", "mean_output_
 class Fleet:
     """All endpoints at one instant. Unknown until written, except own counts, which begin at none."""
 
-    __slots__ = (*FIELDS, *_SCALARS, "ids", "matrix")
+    __slots__ = (*FIELDS, *_SCALARS, "ids", "matrix", "touched")
 
     in_flight: Array
     waiting: Array
@@ -112,6 +113,9 @@ class Fleet:
         self.pool_pace = 1.0
         self.learned_at_s = now_s
         self.matrix = _unknown(len(self.ids)) if matrix is None else matrix
+        # Endpoints whose cells were written since the last choice, for rules that keep what they computed. None: any.
+        # An owner that puts a set here must add every endpoint it writes, or put None to tell that all changed.
+        self.touched: set[int] | None = None
         for row, name in enumerate(FIELDS):
             setattr(self, name, self.matrix[row])
 

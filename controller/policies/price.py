@@ -1,0 +1,286 @@
+"""The rule `sonde`: each endpoint's price for one request in seconds, and the choice of the cheapest. Pure.
+
+    price = network, adapter, full memory, prompt tokens before and of this request, one step  (to the first token)
+          + BETA x own output tokens x decode step                                             (own decoding)
+          + OTHERS x the pool's mean in flight x own prompt tokens                             (stall of the others)
+
+All terms are seconds, so nothing is weighted against anything, and prefix hits or adapters enter only as time saved.
+The stall of others is taken at the pool's mean, not at each endpoint's own number: with that, long requests flee from
+full endpoints to empty ones, near saturation short and long ones part ways, and goodput is lost. What a step costs is
+a rough idea of an engine (`Engine`); how each pod differs from it is learned (`speed.py`).
+
+Where fewer than half of the endpoints have a fresh count from a kernel, such seconds are guesses that miss how fast a
+pod is. Then the price is the work in flight, by engine pages or own requests: token-weighted least request.
+
+Any number may be missing, NaN, negative or absurd; then it is not used. A choice is made whenever there is an endpoint.
+All but the request's own tokens is kept between choices (`Prices`), so that a choice costs a few array operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from controller.policies.fleet import STANDINGS, Array, Fleet, Job, Policy
+from controller.policies.forms import ARRAYS, NUMBERS, Form, Forms
+
+COUNT_LIMIT_S = 0.25  # a kernel's count that is older misleads more than it tells
+SIGNAL_LIMIT_S = 2.0  # and so does anything else that is older than this
+MOST_REQUESTS = 1e5  # of one pod; more is no count
+MOST_TOKENS = 1e8
+LONGEST_S = 3600.0
+
+BETA = 0.05  # of the own decode time; from 0.2 on it outweighs prefix hits
+OTHERS = 0.05  # not more than BETA
+BUSY_MOST = 0.85  # share of an engine's time that prompts are taken to fill at most
+TIE = 1.02  # prices so near to the lowest are equal: several pickers see the same numbers
+FAILURE_S = 2.0  # what a failed try costs the client
+KV_FULL = 0.9  # from here on a request may have to wait until another ends
+COLD_S = 30.0
+COLD_SPEED = 1.5
+COLD_LOOK_S = 0.1
+STANDING_S = 1e12  # of one unit of `standing`: above any price
+ABSURD_S = 1e9  # what no numbers lead to but senseless ones
+CAP_S = 1e4  # of a cold endpoint that has its share
+OUTPUT_WORK = 15.0  # output tokens cost so many times a prompt token where nothing is measured
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Time of one step: `step_s + sequence_s * sequences + kv_token_s * context tokens + token_s * prompt tokens`.
+
+    The defaults are an 8B model on an H100: kernel times that NVIDIA publishes for it, and 20 % for all around.
+    """
+
+    step_s: float = 0.0071
+    sequence_s: float = 1.2e-5
+    kv_token_s: float = 5.2e-8
+    token_s: float = 2.35e-5
+
+
+ENGINE = Engine()
+
+
+class Pool(NamedTuple):
+    """What concerns all endpoints."""
+
+    now_s: float
+    mean_prompt_tokens: float
+    mean_uncached_tokens: float
+    mean_output_tokens: float
+    pool_pace: float
+    usual: float  # requests of an endpoint with known counts, in the mean
+    measured: bool  # at least half of the counts are a kernel's and fresh
+
+
+class Count(NamedTuple):
+    """Requests at an endpoint, from the best thing known of it."""
+
+    total: Form
+    waiting: Form  # of total: no first token yet
+    fresh: Form  # by a kernel's count
+    known: Form  # by that or by an engine's page
+
+
+class Part(NamedTuple):
+    """An endpoint's price but for the request's own tokens. The first two rows are all that a choice reads."""
+
+    base_s: Form
+    token_s: Form  # of each uncached prompt token, without the stall of others
+    prompt_token_s: Form  # of that, what computing the token takes, which also stalls others
+    ttft_s: Form  # of base_s: until the first token
+    gap_s: Form  # between two tokens
+    total: Form
+    fresh: Form
+
+
+def count(columns: Any, now_s: float, form: Forms) -> Count:
+    """Kernel's counts and own requests they cannot hold yet; else the engine's page; else own requests alone."""
+    in_flight, waiting, kernel_at_s = columns[0], columns[1], columns[2]
+    reserved, unpaged, own_waiting, _, own_in_flight, own_open = columns[7:13]
+    running, queued, _, engine_at_s = columns[14:18]
+    fresh = (now_s - kernel_at_s <= COUNT_LIMIT_S) & (in_flight >= 0.0) & (in_flight <= MOST_REQUESTS)
+    requests = running + queued
+    paged = (now_s - engine_at_s <= SIGNAL_LIMIT_S) & (running >= 0.0) & (queued >= 0.0) & (requests <= MOST_REQUESTS)
+    total = form.where(fresh, in_flight + reserved, form.where(paged, requests + unpaged, own_in_flight))
+    silent = form.where(waiting >= 0.0, form.minimum(waiting, in_flight), 0.0) + reserved
+    silent = form.where(fresh, silent, form.where(paged, queued + unpaged, own_waiting))
+    total = form.maximum(total, own_open)
+    total = form.where((total >= 0.0) & (total <= MOST_REQUESTS), total, 0.0)
+    return Count(total, silent, fresh, fresh | paged)
+
+
+def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) -> Part:
+    """The same for one endpoint's numbers (form NUMBERS) and for all endpoints' arrays (form ARRAYS)."""
+    _, _, kernel_at_s, gap_s, _, _, srtt_s, _, _, own_waiting, queued_tokens, own_in_flight, _, own_tokens = columns[
+        :14
+    ]
+    _, _, kv_usage, engine_at_s, kv_tokens, _, speed, sent_rate, failures, standing, ready_at_s = columns[14:]
+    now_s, output = pool.now_s, pool.mean_output_tokens
+    total = counted.total + form.where(counted.known, 0.0, pool.usual)
+    others = form.maximum(total - own_in_flight, 0.0)
+    heard = now_s - kernel_at_s <= SIGNAL_LIMIT_S
+    cold = now_s - ready_at_s < COLD_S
+    slow = form.where(heard & (speed > 0.0) & (speed < LONGEST_S), speed, 1.0)
+    slow = form.where(cold, form.maximum(slow, COLD_SPEED), slow) * pool.pool_pace
+    ahead = queued_tokens + form.maximum(counted.waiting - own_waiting, 0.0) * pool.mean_uncached_tokens
+    context = own_tokens + others * pool.mean_prompt_tokens + total * (0.5 * output)
+    filled = (now_s - engine_at_s <= SIGNAL_LIMIT_S) & (kv_usage >= 0.0) & (kv_usage <= 1.0)
+    context = form.where(filled & (kv_tokens > 0.0), kv_usage * kv_tokens, context)
+    prompt_token_s = slow * engine.token_s
+    # one decode step with this request in it, stretched by the prompts that keep coming
+    stretch = slow / form.maximum(1.0 - prompt_token_s * sent_rate, 1.0 - BUSY_MOST)
+    gap = (engine.step_s + engine.sequence_s * (total + 1.0) + engine.kv_token_s * context) * stretch
+    gap_token_s = engine.kv_token_s * stretch
+    # half that, half the measured mean; a measured gap far below it is that of an idle time
+    measured = heard & (gap_s > 0.0) & (gap_s <= LONGEST_S)
+    gap = form.where(measured, 0.5 * (gap + form.maximum(gap_s, 0.5 * gap)), gap)
+    gap_token_s = form.where(measured, 0.5 * gap_token_s, gap_token_s)
+    full = form.where(filled, form.maximum(kv_usage - KV_FULL, 0.0) * (1.0 / (1.0 - KV_FULL)), 0.0)
+    ttft = prompt_token_s * ahead + gap
+    ttft += full * (counted.waiting + 1.0) * gap * output / form.maximum(total, 1.0)
+    way_s = form.where(heard & (srtt_s > 0.0) & (srtt_s <= LONGEST_S), srtt_s, 0.0)
+    way_s = way_s + form.where((failures > 0.0) & (failures <= 1.0), FAILURE_S * failures, 0.0)
+    ttft = ttft + way_s
+    if pool.measured:
+        base, token_s = ttft + gap * (BETA * output), prompt_token_s + gap_token_s * (1.0 + BETA * output)
+    else:
+        work = own_tokens + others * pool.mean_prompt_tokens + (total + 1.0) * (OUTPUT_WORK * output)
+        base, token_s = work * prompt_token_s + way_s, prompt_token_s
+    share = (now_s - ready_at_s) * (1.0 / COLD_S) * pool.usual
+    base += form.where(cold & (total > 0.0) & (total > share), CAP_S, 0.0)
+    usable = (base >= 0.0) & (base < ABSURD_S) & (token_s >= 0.0) & (token_s < 1.0) & (gap < ABSURD_S)
+    base, gap = form.where(usable, base, ABSURD_S), form.where(usable, gap, 0.0)
+    base = base + form.where((standing > 0.0) & (standing < STANDINGS), STANDING_S * standing, 0.0)
+    token_s, prompt_token_s = form.where(usable, token_s, 0.0), form.where(usable, prompt_token_s, 0.0)
+    return Part(base, token_s, prompt_token_s, form.where(usable, ttft, 0.0), gap, total, counted.fresh)
+
+
+class Prices:
+    """The parts of all endpoints of one fleet, brought up to its changes before each choice."""
+
+    __slots__ = ("_fleet", "_total", "_valid_until_s", "engine", "parts", "pool", "price_s", "tied")
+
+    def __init__(self, engine: Engine = ENGINE) -> None:
+        self.engine = engine
+        self.parts: Array = np.zeros((len(Part._fields), 0))
+        self.pool = Pool(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, False)
+        self.price_s: Array = np.zeros(0)  # of the last choice
+        self.tied = 0  # endpoints whose prices were equal in it
+        self._fleet: Fleet | None = None
+        self._valid_until_s = 0.0
+        self._total = 0.0
+
+    def refresh(self, fleet: Fleet) -> None:
+        touched = fleet.touched
+        known = fleet is self._fleet and touched is not None and fleet.now_s <= self._valid_until_s
+        if not known or not all(self._renew(fleet, at) for at in touched or ()):
+            self._rebuild(fleet)
+        if fleet.touched:
+            fleet.touched.clear()
+
+    def _rebuild(self, fleet: Fleet) -> None:
+        columns = fleet.matrix
+        with np.errstate(all="ignore"):
+            counted = count(columns, fleet.now_s, ARRAYS)
+        known = np.count_nonzero(counted.known)
+        usual = float(counted.total[counted.known].sum()) / known if known else 0.0
+        self.pool = Pool(
+            fleet.now_s,
+            fleet.mean_prompt_tokens,
+            fleet.mean_uncached_tokens,
+            fleet.mean_output_tokens,
+            fleet.pool_pace if 0.0 < fleet.pool_pace < LONGEST_S else 1.0,
+            usual,
+            bool(2 * np.count_nonzero(counted.fresh) >= len(fleet)),
+        )
+        with np.errstate(all="ignore"):  # of numbers that are then not used
+            self.parts = np.array(part(columns, counted, self.pool, self.engine, ARRAYS))
+        self._fleet = fleet
+        self._total = float(self.parts[5].sum())
+        self._valid_until_s = _valid_until_s(fleet, counted)
+
+    def _renew(self, fleet: Fleet, at: int) -> bool:
+        """Brings one endpoint up to date; False if that changes something for the others."""
+        column = fleet.matrix[:, at].tolist()
+        pool = self.pool._replace(now_s=fleet.now_s)
+        counted = count(column, fleet.now_s, NUMBERS)
+        fresh, total = self.parts[6, at], self.parts[5, at]
+        if counted.fresh != fresh:
+            return False
+        renewed = part(column, counted, pool, self.engine, NUMBERS)
+        self._total += float(renewed.total) - float(total)
+        self.parts[:, at] = renewed
+        return True
+
+    @property
+    def mean_total(self) -> float:
+        """Requests in flight at an endpoint of the pool, in the mean."""
+        return self._total / max(1, len(self.parts[0]))
+
+
+def _valid_until_s(fleet: Fleet, counted: Count) -> float:
+    """When time alone may change a part: a count or a signal gets too old, or a new pod may have more."""
+    if not np.isnan(fleet.ready_at_s).all():
+        return fleet.now_s + COLD_LOOK_S
+    fresh = counted.fresh
+    counts_s = float(fleet.kernel_at_s[fresh].min()) + COUNT_LIMIT_S if fresh.any() else fleet.now_s + COUNT_LIMIT_S
+    return min(counts_s, fleet.now_s + COUNT_LIMIT_S)
+
+
+def prices(fleet: Fleet, job: Job, memory: Prices) -> Array:
+    """The price of each endpoint for this request."""
+    memory.refresh(fleet)
+    base_s, token_s, prompt_token_s, _, gap_s, _, _ = memory.parts
+    tokens = uncached_tokens(job)
+    price: Array = prompt_token_s * (OTHERS * memory.mean_total)
+    price += token_s
+    price *= tokens
+    price += base_s
+    if job.output_tokens is not None and job.output_tokens >= 0.0 and memory.pool.measured:
+        price += gap_s * (BETA * (min(job.output_tokens, MOST_TOKENS) - memory.pool.mean_output_tokens))
+    if job.adapter_wait_s is not None:
+        price += np.fmin(np.fmax(job.adapter_wait_s, 0.0), LONGEST_S)
+    return price
+
+
+def uncached_tokens(job: Job) -> Array | float:
+    tokens = min(job.prompt_tokens, MOST_TOKENS) if job.prompt_tokens > 0.0 else 0.0  # NaN is not
+    if job.uncached is None:
+        return tokens
+    return np.maximum(np.fmin(job.uncached, tokens), 0.0)
+
+
+def choose(fleet: Fleet, job: Job, rng: Random, memory: Prices) -> int:
+    """The cheapest; among equals by chance, so that pickers that see the same numbers do not all choose the same."""
+    memory.price_s = price = prices(fleet, job, memory)
+    at = int(price.argmin())
+    lowest = float(price[at])
+    near = price <= lowest + (TIE - 1.0) * (lowest % STANDING_S)
+    memory.tied = tied = int(np.count_nonzero(near))
+    if tied <= 1:
+        return at
+    return int(near.nonzero()[0][rng.randrange(tied)])
+
+
+SONDE = Policy(choose, new=Prices)
+
+
+class Forecast(NamedTuple):
+    """What is expected of one endpoint for one request."""
+
+    ttft_s: float
+    gap_s: float
+    measured: bool
+
+
+def forecast(job: Job, memory: Prices, at: int) -> Forecast:
+    """By the parts of the last choice."""
+    tokens = uncached_tokens(job)
+    own = float(tokens[at]) if isinstance(tokens, np.ndarray) else tokens
+    _, _, prompt_token_s, ttft_s, gap_s, _, _ = memory.parts[:, at].tolist()
+    wait_s = float(job.adapter_wait_s[at]) if job.adapter_wait_s is not None else 0.0
+    return Forecast(ttft_s + prompt_token_s * own + wait_s, gap_s, memory.pool.measured)

@@ -1,0 +1,73 @@
+"""Learns how fast each pod is from its own gaps between tokens, and how much is sent to it. Pure: time is the fleet's.
+
+A pod's pace is its decode step over the step of the rule's own idea of an engine with as many sequences. The lower
+quartile of the gaps is taken, not the mean: prompts stretch the mean, so that a busy pod would seem slow, be avoided,
+and seem slow the more others are sent what it was spared. The median pace of the pool is the measure of all: speed is
+the ratio to it, and small differences are none. Errors of the rule's idea of an engine cancel in that ratio.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from controller.policies.fleet import Array, Fleet
+from controller.policies.price import COUNT_LIMIT_S, ENGINE, LONGEST_S, MOST_REQUESTS, Engine
+
+PACE_S = 0.7  # a pace follows its pod with this time constant
+FULL_WEIGHT = 4.0  # so many decoding requests, for a gap to count in full
+ALIKE = (0.87, 1.15)  # a ratio between these is noise
+DRIFT_S = 10.0  # small differences move the speed with this time constant
+SPEED_LEAST, SPEED_MOST = 0.125, 8.0
+SENT_S = 3.0
+
+
+def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
+    """Moves paces, speeds and sent rates to `fleet.now_s`; for whoever keeps a fleet, some times a second."""
+    passed_s = fleet.now_s - fleet.learned_at_s
+    if passed_s <= 0.0:
+        return
+    fleet.learned_at_s = fleet.now_s
+    fleet.sent_rate *= math.exp(-passed_s / SENT_S)
+    measured, weight = _measure(fleet, engine)
+    weight *= 1.0 - math.exp(-passed_s / PACE_S)
+    known = measured > 0.0
+    if not known.any():
+        return
+    before = np.where(fleet.pace > 0.0, fleet.pace, measured)
+    np.copyto(fleet.pace, before + weight * (measured - before), where=known)
+    _compare(fleet, passed_s)
+
+
+def sent(fleet: Fleet, at: int, uncached_tokens: float) -> None:
+    """So many prompt tokens went to an endpoint, by whomever."""
+    if 0.0 < uncached_tokens < 1e9:
+        fleet.sent_rate[at] += uncached_tokens / SENT_S
+
+
+def _measure(fleet: Fleet, engine: Engine) -> tuple[Array, Array]:
+    """The pace of each endpoint as its gaps show it now, NaN where they show none, and how much that counts."""
+    counted = (fleet.in_flight >= 1.0) & (fleet.in_flight <= MOST_REQUESTS) & (fleet.kernel_age_s <= COUNT_LIMIT_S)
+    in_flight = np.where(counted, fleet.in_flight, 0.0)
+    decoding = in_flight - np.fmin(np.fmax(fleet.waiting, 0.0), in_flight)
+    gap = np.where(fleet.low_gap_s > 0.0, fleet.low_gap_s, fleet.gap_s)
+    usable = (decoding >= 1.0) & (gap > 0.0) & (gap <= LONGEST_S)
+    context = in_flight * (fleet.mean_prompt_tokens + 0.5 * fleet.mean_output_tokens)
+    step = engine.step_s + engine.sequence_s * decoding + engine.kv_token_s * context
+    pace = np.full(len(fleet), np.nan)
+    np.divide(gap, step, out=pace, where=usable)
+    return pace, np.clip(np.where(usable, decoding, 0.0) / FULL_WEIGHT, 0.0, 1.0)
+
+
+def _compare(fleet: Fleet, passed_s: float) -> None:
+    """Speeds are paces over the pool's median; a speed moves at once if it is off by more than noise, else slowly."""
+    paces = fleet.pace[fleet.pace > 0.0]
+    fleet.pool_pace = float(np.median(paces))
+    ratio = np.clip(fleet.pace / fleet.pool_pace, SPEED_LEAST, SPEED_MOST)
+    ratio = np.where(np.isnan(ratio), 1.0, ratio)
+    ratio[(ratio > ALIKE[0]) & (ratio < ALIKE[1])] = 1.0
+    change = ratio / fleet.speed
+    near = (change > ALIKE[0]) & (change < ALIKE[1])
+    slowly = fleet.speed + (ratio - fleet.speed) * (1.0 - math.exp(-passed_s / DRIFT_S))
+    fleet.speed[:] = np.where(near & (ratio != 1.0), slowly, ratio)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.policies.fleet import Fleet
+from controller.policies.price import ENGINE
+from controller.policies.speed import SENT_S, learn, sent
+from tests.controller.policies.fleets import any_fleets, measured
+
+STEP_S = 0.05
+
+
+def step_s(pool: Fleet, at: int) -> float:
+    context = pool.in_flight[at] * (pool.mean_prompt_tokens + 0.5 * pool.mean_output_tokens)
+    return float(ENGINE.step_s + ENGINE.sequence_s * pool.in_flight[at] + ENGINE.kv_token_s * context)
+
+
+def live(pool: Fleet, slow: list[float], seconds: float, seed: int = 1, noise: float = 0.03) -> None:
+    """The pods decode at these speeds, and that is measured with some noise."""
+    rng = Random(seed)
+    for _ in range(round(seconds / STEP_S)):
+        pool.now_s += STEP_S
+        pool.kernel_at_s[:] = pool.now_s
+        for at, factor in enumerate(slow):
+            pool.low_gap_s[at] = step_s(pool, at) * factor * rng.gauss(1.0, noise)
+        learn(pool)
+
+
+def test_equal_pods_are_equally_fast_whatever_engine_they_run() -> None:
+    pool = measured([8, 12, 4, 9])
+    live(pool, [4.0] * 4, 10.0)
+
+    assert pool.speed.tolist() == [1.0] * 4
+    assert pool.pool_pace == pytest.approx(4.0, rel=0.05)
+
+
+def test_a_pod_that_gets_slow_is_known_within_two_seconds_and_forgiven_as_fast() -> None:
+    pool = measured([8, 8, 8, 8])
+    live(pool, [1, 1, 1, 1], 5.0)
+    live(pool, [1, 1, 2, 1], 2.0)
+    assert pool.speed[2] == pytest.approx(2.0, rel=0.12)
+
+    live(pool, [1, 1, 1, 1], 3.0)
+    assert pool.speed[2] == pytest.approx(1.0, rel=0.12)
+
+
+def test_a_mixed_pool_is_told_apart() -> None:
+    pool = measured([8] * 8)
+    live(pool, [1.0] * 4 + [1.87] * 4, 10.0)
+
+    assert (pool.speed[4:] / pool.speed[:4]).tolist() == pytest.approx([1.87] * 4, rel=0.1)
+
+
+def test_the_lower_quartile_goes_before_the_mean() -> None:
+    pool = measured([8, 8], low_gap_s=[0.01, 0.01], gap_s=[0.01, 0.1])
+    pool.now_s += 1.0
+    pool.kernel_at_s[:] = pool.now_s
+    learn(pool)
+
+    assert pool.speed.tolist() == [1.0, 1.0]
+
+
+def test_an_old_count_teaches_nothing() -> None:
+    pool = measured([8, 8], low_gap_s=[0.01, 0.05])
+    pool.now_s += 1.0
+    learn(pool)
+
+    assert pool.speed.tolist() == [1.0, 1.0]
+
+
+def test_what_is_sent_fades() -> None:
+    pool = measured([1, 1])
+    for _ in range(200):
+        sent(pool, 0, 500.0)
+        pool.now_s += 0.1
+        learn(pool)
+    assert pool.sent_rate[0] == pytest.approx(5000.0, rel=0.05)
+
+    pool.now_s += 5 * SENT_S
+    learn(pool)
+    assert pool.sent_rate[0] < 50
+
+
+@given(any_fleets(), st.floats())
+def test_no_numbers_make_a_speed_senseless(pool: Fleet, tokens: float) -> None:
+    pool.speed[:] = 1.0
+    pool.pace[:] = np.nan
+    pool.sent_rate[:] = 0.0
+    for _ in range(3):
+        sent(pool, 0, tokens)
+        pool.now_s += 0.1
+        learn(pool)
+
+    assert (pool.speed > 0).all()
+    assert np.isfinite(pool.speed).all()
+    assert (pool.sent_rate >= 0).all()
+    assert pool.pool_pace > 0
