@@ -38,6 +38,7 @@ class Config:
     config_file: Path | None = None
     policy: str = "sonde"
     agent_port: int = 9431
+    ui: bool = False
     seed: int | None = None  # None: from the system
 
 
@@ -67,6 +68,7 @@ def parse(arguments: Sequence[str]) -> Config:
         config_file=flags.config_file,
         policy=flags.policy,
         agent_port=flags.agent_port,
+        ui=flags.ui,
         seed=flags.seed,
     )
     try:
@@ -150,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--manifests", type=Path, required=True, metavar="DIR", help="folder of Kubernetes YAML: the cluster")
     add("--grpc-port", type=_port, default=9002, metavar="PORT", help="ext_proc; 0 lets the system choose")
     add("--grpc-health-port", type=_port, default=9003, metavar="PORT", help="gRPC health")
-    add("--metrics-port", type=_port, default=9090, metavar="PORT", help="Prometheus")
+    add("--metrics-port", type=_port, default=9090, metavar="PORT", help="Prometheus, and the live page")
     add("--bind", type=_ip, default="0.0.0.0", metavar="IP", help="address of all three ports")
     add(
         "--secure-serving",
@@ -182,5 +184,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--policy", choices=sorted(POLICIES), default="sonde", help="how an endpoint is chosen")
     add("--agent-port", type=_port, default=9431, metavar="PORT", help="where agents serve their stream")
+    add(
+        "--ui",
+        type=_truth,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="true|false",
+        help="the live page, at /ui on the metrics port; whoever reaches the port can look, nobody can change anything",
+    )
     add("--seed", type=int, metavar="N", help="of all chance, for runs that can be repeated")
     return parser

@@ -1,7 +1,8 @@
 """`sonde-controller`: wires the parts together, starts them and ends them in order.
 
 Tasks, all on one event loop: `cluster` follows the manifests; `agent IP:PORT`, one for each agent, follows its
-stream; `engines` reads pages nobody else reads. gRPC servers run beside them, the metrics page on a thread of its own.
+stream; `engines` reads pages nobody else reads; `live` makes what the live page shows. gRPC servers run beside them,
+the metrics port on threads of its own.
 On SIGTERM or SIGINT: health turns not-serving; the ext_proc server takes no new streams and ends those whose request
 is settled, the others get DRAIN_S; then the tasks are cancelled, and the health and metrics servers close.
 """
@@ -12,22 +13,25 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any, TypeVar
 
 import grpc.aio
+import msgspec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from agent.cluster.folder import watch
 from agent.cluster.objects import Cluster
-from controller import extproc, metrics, tls
+from controller import document, extproc, metrics, tls, web
 from controller.agents import Agents
 from controller.config import Config
 from controller.engines import Engines
+from controller.live import Board, Live
 from controller.metrics import Counts, Snapshot, TableCollector, Totals
 from controller.model import ClusterChanged, Event, address_of
 from controller.pick import POLICIES
@@ -35,6 +39,7 @@ from controller.picker import Picker
 from controller.table import Table
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 DRAIN_S = 10.0
 SNAPSHOT_LIMIT_S = 2.0
@@ -98,6 +103,7 @@ class _Controller:
     rng: Random = field(init=False)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
+    board: Board = field(default_factory=Board)
     agents: Agents | None = None
     engines: Engines | None = None
     synced: bool | None = None  # None: the cluster has not been read yet
@@ -127,15 +133,19 @@ class _Controller:
             self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
             health_port = _listen(self._health_server, self.health, config.bind, config.grpc_health_port, None)
             loop = asyncio.get_running_loop()
-            self.registry.register(TableCollector(lambda: self._ask(loop)))
-            metrics_port, close = metrics.serve(self.registry, config.bind, config.metrics_port)
+            self.registry.register(TableCollector(lambda: _ask(loop, self._snapshot)))
+            pages = web.Pages(
+                lambda: msgspec.json.encode(_ask(loop, self._document)), self.board if config.ui else None
+            )
+            metrics_port, close = web.serve(self.registry, config.bind, config.metrics_port, pages)
             resources.callback(close)
+            ProcessCollector(registry=self.registry)
         except (OSError, RuntimeError, tls.CertificateError) as error:
             raise StartError(str(error)) from error
         await self._server.start()
         await self._health_server.start()
         log.info(
-            "serving pool=%s/%s ext_proc=%d tls=%s health=%d metrics=%d policy=%s",
+            "serving pool=%s/%s ext_proc=%d tls=%s health=%d metrics=%d policy=%s ui=%s",
             config.pool_namespace,
             config.pool_name,
             grpc_port,
@@ -143,6 +153,7 @@ class _Controller:
             health_port,
             metrics_port,
             config.policy,
+            config.ui,
         )
         return Ports(grpc_port, health_port, metrics_port)
 
@@ -151,10 +162,13 @@ class _Controller:
         subscriber = f"{self.config.pool_namespace}/{self.config.pool_name}"
         self.agents = Agents(group, self._emit, subscriber, self.rng)
         self.engines = Engines(self.table, self._emit, self.config.refresh_metrics_interval_s, self.rng, self._is_busy)
-        return [
-            group.create_task(self._follow_cluster(self.config.manifests), name="cluster"),
-            group.create_task(self.engines.run(), name="engines"),
-        ]
+        work: dict[str, Coroutine[Any, Any, None]] = {
+            "cluster": self._follow_cluster(self.config.manifests),
+            "engines": self.engines.run(),
+        }
+        if self.config.ui:
+            work["live"] = Live(self._document, self.board).run()
+        return [group.create_task(task, name=name) for name, task in work.items()]
 
     async def drain(self) -> None:
         """Lets every request that came get its endpoint, and takes no new ones."""
@@ -168,6 +182,7 @@ class _Controller:
             self.agents.close()
 
     async def close(self) -> None:
+        self.board.close()
         for server in (self._server, self._health_server):
             if server:
                 await server.stop(None)
@@ -209,13 +224,21 @@ class _Controller:
             return True
         return now - since < BUSY_S
 
-    def _ask(self, loop: asyncio.AbstractEventLoop) -> Snapshot:
-        """A snapshot for a thread of the metrics server; made by the loop, which owns the table."""
+    def _snapshot(self) -> Snapshot:
+        return metrics.snapshot(self.table, self._totals(), time.monotonic())
 
-        async def answer() -> Snapshot:
-            return metrics.snapshot(self.table, self._totals(), time.monotonic())
-
-        return asyncio.run_coroutine_threadsafe(answer(), loop).result(timeout=SNAPSHOT_LIMIT_S)
+    def _document(self) -> document.Document:
+        config = self.config
+        summary = document.Summary(
+            config.pool_namespace,
+            config.pool_name,
+            known=self.table.pool is not None,
+            policy=config.policy,
+            picks=self.picker.turn,
+            exchanges_open=self.processor.open,
+            agents_connected=self.agents.traffic.connected if self.agents else 0,
+        )
+        return document.document(self.table, self.picker.last, summary, time.monotonic())
 
     def _totals(self) -> Totals:
         traffic = self.agents.traffic if self.agents else None
@@ -228,6 +251,15 @@ class _Controller:
             scrapes_good=scrapes.good if scrapes else 0,
             scrapes_failed=scrapes.failed if scrapes else 0,
         )
+
+
+def _ask(loop: asyncio.AbstractEventLoop, make: Callable[[], T]) -> T:
+    """What `make` says, for a thread of the metrics port; made by the loop, which owns the table."""
+
+    async def answer() -> T:
+        return make()
+
+    return asyncio.run_coroutine_threadsafe(answer(), loop).result(timeout=SNAPSHOT_LIMIT_S)
 
 
 def _listen(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -316,19 +316,3 @@ def _totals(totals: Totals) -> Iterator[Metric]:
     scrapes.add_metric(("good",), totals.scrapes_good)
     scrapes.add_metric(("failed",), totals.scrapes_failed)
     yield scrapes
-
-
-def serve(registry: CollectorRegistry, bind: str, port: int) -> tuple[int, Callable[[], None]]:
-    """Serves the page from a thread of its own; returns the port and what ends it. Raises OSError."""
-    try:
-        server, thread = start_http_server(port, bind, registry)
-    except OSError as error:
-        raise OSError(f"cannot listen at {bind}:{port} for metrics: {error.strerror or error}") from error
-    ProcessCollector(registry=registry)
-
-    def close() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return server.server_port, close

@@ -31,6 +31,7 @@ class Endpoint:
     port: int
     ready: bool
     terminating: bool
+    node: str | None = None
 
     @property
     def address(self) -> Address:

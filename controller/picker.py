@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+from controller.lastpicks import LastPicks
 from controller.model import Address, Request
 from controller.pick import Policy, sonde
 from controller.reservations import Reservation
@@ -45,6 +46,7 @@ class Picker:
     policy: Policy = sonde
     rng: Random = field(default_factory=Random)
     turn: int = 0
+    last: LastPicks = field(default_factory=LastPicks)
 
     def pick(self, request: Request, now: float) -> Pick | None:
         """An endpoint, reserved; None only if there is none at all, or none that the gateway allows."""
@@ -59,4 +61,5 @@ class Picker:
         self.turn += 1
         row = self.table.rows[at if among is None else among[at]]
         row.picks[reason] = row.picks.get(reason, 0) + 1
+        self.last.note(now, reason, self.table.rows, ranks, at, among)
         return Pick(self.table, row, self.table.reserve(row, now))

@@ -266,7 +266,7 @@ class Table:
         if self.pool is None:
             return []
         return [
-            Endpoint(pod.namespace, pod.name, pod.uid, pod.ip, port, pod.ready, pod.terminating)
+            Endpoint(pod.namespace, pod.name, pod.uid, pod.ip, port, pod.ready, pod.terminating, pod.node)
             for pod in event.cluster.pods_of(self.pool)
             if pod.ip
             for port in serving_ports(self.pool, pod)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import urllib.request
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from controller import metrics
 from controller.metrics import MODEL_LIMIT, Counts, TableCollector, Totals, snapshot
 from controller.model import Request
 from controller.table import Table
@@ -90,15 +88,3 @@ def test_model_names_are_bounded_and_escaped() -> None:
     counts.picked(Request("/", "x" * 10_000, None), 1e-5)
     samples = [name for name, _ in read(generate_latest(registry).decode()) if name.endswith("_request_total")]
     assert len(samples) <= MODEL_LIMIT + 2
-
-
-def test_the_page_is_served_until_closed() -> None:
-    registry = CollectorRegistry()
-    port, close = metrics.serve(registry, "127.0.0.1", 0)
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
-            assert response.status == 200
-        with pytest.raises(OSError, match=str(port)):
-            metrics.serve(registry, "127.0.0.1", port)
-    finally:
-        close()

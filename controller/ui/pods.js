@@ -1,0 +1,355 @@
+// The pods under their nodes. Each pod has its place in the list from the start, so that find-in-page and the scroll
+// bar are right, but is drawn only when it comes near the screen and only if it changed.
+
+import { Past, age, count, element, price, say } from "./parts.js";
+
+const LINE_POINTS = 60;
+const STATES = { stalled: ["bad", "stalled"], suspect: ["bad", "was stalled"], trial: ["warn", "on trial"] };
+
+class PodRow {
+  constructor(pod, past) {
+    this.pod = pod;
+    this.past = past;
+    this.dirty = true;
+    this.near = false;
+    this.opened = false;
+    this.root = element("li", "pod");
+    this.root.tabIndex = -1;
+    this.root.dataset.id = pod.id;
+    const who = element("div", "who");
+    this.badges = element("span", "badges");
+    who.append(element("span", "name", pod.pod), this.badges);
+    this.root.append(who);
+  }
+
+  // The part that costs: made when it is first needed.
+  #build() {
+    this.bar = element("div", "bar");
+    this.waiting = element("i", "waiting");
+    this.streaming = element("i", "streaming");
+    this.bar.append(this.streaming, this.waiting);
+    this.text = element("span", "text");
+    const load = element("div", "load");
+    load.append(this.bar, this.text);
+    this.ttft = new Past("first token", "mean time to first token, last two minutes");
+    this.ttft.root.classList.add("ttft");
+    this.gap = new Past("gap", "mean gap between chunks, last two minutes");
+    this.gap.root.classList.add("gap");
+    this.rank = element("span", "rank");
+    this.count = element("span", "count");
+    this.root.append(load, this.ttft.root, this.gap.root, labelled("price", this.rank), labelled("picks", this.count));
+  }
+
+  draw(scale, clock) {
+    if (!this.bar) this.#build();
+    this.dirty = false;
+    const pod = this.pod;
+    const known = pod.in_flight !== null;
+    const streaming = pod.streaming ?? (known ? pod.in_flight - (pod.waiting ?? 0) : 0);
+    this.bar.classList.toggle("unknown", !known);
+    this.waiting.style.width = `${(100 * (known ? pod.waiting ?? 0 : 0)) / scale}%`;
+    this.streaming.style.width = `${(100 * streaming) / scale}%`;
+    say(this.text, loadText(pod));
+    this.ttft.draw(this.past.ttft_s, pod.ttft_s);
+    this.gap.draw(this.past.gap_s, pod.gap_s);
+    say(this.rank.firstChild, price(pod.rank));
+    say(this.count.firstChild, String(total(pod.picks)));
+    this.#drawBadges(clock);
+    this.#drawMore(clock);
+  }
+
+  #drawBadges(clock) {
+    const wanted = badges(this.pod, clock);
+    const shown = this.badges.children;
+    while (shown.length > wanted.length) this.badges.lastChild.remove();
+    wanted.forEach(([kind, text], at) => {
+      const badge = shown[at] ?? this.badges.appendChild(element("span"));
+      badge.className = `badge ${kind}`;
+      say(badge, text);
+    });
+  }
+
+  #drawMore(clock) {
+    if (!this.opened) {
+      this.more?.remove();
+      this.more = undefined;
+      return;
+    }
+    if (!this.more) {
+      this.more = element("dl", "more");
+      this.root.append(this.more);
+    }
+    const facts = details(this.pod, clock);
+    while (this.more.children.length > facts.length) this.more.lastChild.remove();
+    facts.forEach(([name, value], at) => {
+      let fact = this.more.children[at];
+      if (!fact) {
+        fact = this.more.appendChild(element("div"));
+        fact.append(element("dt"), element("dd"));
+      }
+      say(fact.children[0], name);
+      say(fact.children[1], value);
+    });
+  }
+
+  // Whether time alone changes what is shown.
+  get ages() {
+    return this.pod.stale_at_s !== null || this.pod.silent_at_s !== null;
+  }
+}
+
+function labelled(label, node) {
+  node.append(element("span", "value"), element("span", "label", label));
+  return node;
+}
+
+function loadText(pod) {
+  if (pod.in_flight === null) return "? in flight";
+  const parts = [`${pod.in_flight} in flight`];
+  if (pod.waiting !== null) parts.push(`${pod.waiting} waiting`);
+  if (pod.streaming !== null) parts.push(`${pod.streaming} streaming`);
+  return parts.join(" · ");
+}
+
+function total(picks) {
+  return Object.values(picks).reduce((sum, more) => sum + more, 0);
+}
+
+export function badges(pod, clock) {
+  const found = [];
+  if (pod.state in STATES) {
+    const [kind, text] = STATES[pod.state];
+    found.push([kind, pod.silent_at_s === null ? text : `${text} ${clock.since(pod.silent_at_s)}`]);
+  }
+  if (!pod.ready) found.push(["warn", "unready"]);
+  if (pod.terminating) found.push(["warn", "terminating"]);
+  if (pod.stale_at_s !== null) found.push(["warn", `stale ${clock.since(pod.stale_at_s)}`]);
+  else if (pod.in_flight === null) found.push(["warn", "not measured"]);
+  for (const device of pod.devices) {
+    if (device.healthy === false) found.push(["bad", `${device.name} ${device.note || "unhealthy"}`]);
+  }
+  return found;
+}
+
+function details(pod, clock) {
+  const facts = [
+    ["address", pod.address],
+    ["namespace", pod.namespace],
+    ["goes by", `${pod.source}, load ${pod.load}`],
+    ["price", price(pod.rank) + (pod.against.length ? ` (${pod.against.join(", ")})` : "")],
+    ["picked", Object.entries(pod.picks).map(([reason, n]) => `${n} ${reason}`).join(", ") || "never"],
+    ["picks the kernel has not shown", count(pod.unshown)],
+  ];
+  if (pod.kv_cache_usage !== null) facts.push(["KV cache in use", `${(100 * pod.kv_cache_usage).toFixed(0)} %`]);
+  if (pod.stale_at_s !== null) facts.push(["last measured", `${clock.since(pod.stale_at_s)} ago`]);
+  for (const device of pod.devices) {
+    const health = device.healthy === null ? "health unknown" : device.healthy ? "healthy" : "unhealthy";
+    facts.push(["device", `${device.name}, ${device.note || health}`]);
+  }
+  return facts;
+}
+
+const ORDERS = {
+  name: () => 0,
+  load: (a, b) => (b.in_flight ?? -1) - (a.in_flight ?? -1),
+  ttft: (a, b) => (b.ttft_s ?? -1) - (a.ttft_s ?? -1),
+  rank: (a, b) => b.against.length - a.against.length || b.rank - a.rank,
+};
+
+export class Pods {
+  constructor(root, clock) {
+    this.root = root;
+    this.clock = clock;
+    this.rows = new Map();
+    this.nodes = new Map();
+    this.view = { find: "", sort: "name", troubled: false };
+    this.scale = 4;
+    this.current = null;
+    this.observer = new IntersectionObserver((entries) => this.#moved(entries), { rootMargin: "400px" });
+  }
+
+  // Everything anew; a line that we have longer than the controller, which may have just started, is kept.
+  full(pods, agents, lines) {
+    const before = this.rows;
+    this.rows = new Map();
+    for (const pod of pods) {
+      let row = before.get(pod.id);
+      const told = lines[pod.id] ?? { ttft_s: [], gap_s: [] };
+      if (row && row.past.ttft_s.length <= told.ttft_s.length) row.past = told;
+      if (!row) {
+        row = new PodRow(pod, told);
+        this.observer.observe(row.root);
+      }
+      row.pod = pod;
+      row.dirty = true;
+      this.rows.set(pod.id, row);
+      before.delete(pod.id);
+    }
+    for (const gone of before.values()) {
+      this.observer.unobserve(gone.root);
+      gone.root.remove();
+    }
+    this.#agents(agents);
+    this.arrange();
+  }
+
+  step(pods, agents) {
+    for (const pod of pods) {
+      const row = this.rows.get(pod.id);
+      row.pod = pod;
+      row.dirty = true;
+    }
+    this.#agents(agents);
+    if (this.view.sort !== "name" || this.view.troubled) this.arrange();
+    else this.draw();
+  }
+
+  point() {
+    for (const row of this.rows.values()) {
+      push(row.past.ttft_s, row.pod.ttft_s);
+      push(row.past.gap_s, row.pod.gap_s);
+      row.dirty = true;
+    }
+    this.draw();
+  }
+
+  #agents(agents) {
+    const known = new Map(agents.map((agent) => [agent.name, agent]));
+    for (const row of this.rows.values()) {
+      const name = row.pod.node ?? "";
+      if (!known.has(name)) known.set(name, { name, live: false, heard_age_s: null });
+    }
+    for (const [name, node] of this.nodes) {
+      if (known.has(name)) continue;
+      node.root.remove();
+      this.nodes.delete(name);
+    }
+    for (const agent of known.values()) this.#agent(agent);
+  }
+
+  #agent(agent) {
+    let node = this.nodes.get(agent.name);
+    if (!node) {
+      node = { root: element("section", "node"), list: element("ol"), state: element("span", "badge"), sum: element("span", "soft") };
+      const head = element("h3", "", agent.name || "no node named");
+      head.append(node.state, node.sum);
+      node.root.append(head, node.list);
+      this.nodes.set(agent.name, node);
+      const after = [...this.nodes.keys()].sort().find((name) => name > agent.name);
+      this.root.insertBefore(node.root, after === undefined ? null : this.nodes.get(after).root);
+    }
+    const [kind, text] = agentText(agent);
+    node.state.className = `badge ${kind}`;
+    say(node.state, text);
+  }
+
+  // Puts rows where sort, find and node want them. Moves only what stands elsewhere, so that focus stays.
+  arrange() {
+    const order = ORDERS[this.view.sort];
+    const rows = [...this.rows.values()].sort((a, b) => order(a.pod, b.pod));
+    const next = new Map();
+    let shown = 0;
+    for (const row of rows) {
+      const list = this.nodes.get(row.pod.node ?? "").list;
+      const place = next.has(list) ? next.get(list) : list.firstElementChild;
+      if (place === row.root) next.set(list, place.nextElementSibling);
+      else list.insertBefore(row.root, place);
+      if (!next.has(list)) next.set(list, row.root.nextElementSibling);
+      row.root.hidden = !this.#wanted(row.pod);
+      if (!row.root.hidden) shown += 1;
+    }
+    for (const node of this.nodes.values()) {
+      const some = [...node.list.children].some((child) => !child.hidden);
+      node.root.hidden = !some && node.list.children.length > 0;
+    }
+    this.shown = shown;
+    this.#rove();
+    this.draw();
+  }
+
+  #wanted(pod) {
+    if (this.view.troubled && badges(pod, this.clock).length === 0) return false;
+    const find = this.view.find.toLowerCase();
+    return !find || [pod.pod, pod.node ?? "", pod.address, pod.namespace].some((text) => text.toLowerCase().includes(find));
+  }
+
+  draw() {
+    const most = Math.max(4, ...[...this.rows.values()].map((row) => row.pod.in_flight ?? 0));
+    const scale = 2 ** Math.ceil(Math.log2(most));
+    const rescaled = scale !== this.scale;
+    this.scale = scale;
+    const sums = new Map();
+    for (const row of this.rows.values()) {
+      if (row.near && (row.dirty || rescaled || row.ages)) row.draw(scale, this.clock);
+      else if (rescaled) row.dirty = true;
+      add(sums, row.pod);
+    }
+    for (const [name, node] of this.nodes) say(node.sum, sumText(sums.get(name)));
+  }
+
+  #moved(entries) {
+    for (const entry of entries) {
+      const row = this.rows.get(entry.target.dataset.id);
+      if (!row) continue;
+      row.near = entry.isIntersecting;
+      if (row.near && row.dirty) row.draw(this.scale, this.clock);
+    }
+  }
+
+  // One row of all can be reached by the Tab key; the arrows lead on from there.
+  #rove() {
+    const places = this.#places();
+    if (places.includes(this.current)) return;
+    if (this.current) this.current.tabIndex = -1;
+    this.current = places[0] ?? null;
+    if (this.current) this.current.tabIndex = 0;
+  }
+
+  #places() {
+    return [...this.root.querySelectorAll("li.pod:not([hidden])")];
+  }
+
+  move(by) {
+    const places = this.#places();
+    if (!places.length) return;
+    const at = document.activeElement === this.current ? places.indexOf(this.current) + by : places.indexOf(this.current);
+    const to = places[Math.min(Math.max(at, 0), places.length - 1)];
+    this.current.tabIndex = -1;
+    this.current = to;
+    to.tabIndex = 0;
+    to.focus();
+    to.scrollIntoView({ block: "nearest" });
+  }
+
+  toggle(root) {
+    const row = this.rows.get(root.dataset.id);
+    row.opened = !row.opened;
+    row.root.setAttribute("aria-expanded", String(row.opened));
+    row.draw(this.scale, this.clock);
+  }
+}
+
+function push(points, value) {
+  points.push(value ?? null);
+  if (points.length > LINE_POINTS) points.shift();
+}
+
+function agentText(agent) {
+  if (agent.live) return ["", "agent live"];
+  if (agent.heard_age_s === null) return ["warn", "no agent heard"];
+  return ["bad", `agent silent for ${age(agent.heard_age_s)}`];
+}
+
+function add(sums, pod) {
+  const sum = sums.get(pod.node ?? "") ?? { pods: 0, in_flight: 0, unknown: 0 };
+  sum.pods += 1;
+  if (pod.in_flight === null) sum.unknown += 1;
+  else sum.in_flight += pod.in_flight;
+  sums.set(pod.node ?? "", sum);
+}
+
+function sumText(sum) {
+  if (!sum) return "no pods of this pool";
+  const flight = sum.unknown === sum.pods ? "in flight unknown" : `${sum.in_flight} in flight`;
+  return `${sum.pods} pod${sum.pods === 1 ? "" : "s"}, ${flight}${sum.unknown && sum.unknown < sum.pods ? `, ${sum.unknown} unknown` : ""}`;
+}

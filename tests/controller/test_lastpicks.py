@@ -1,0 +1,50 @@
+"""The last picks, as the picker notes them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from random import Random
+
+from controller.lastpicks import KEPT, SPACING_S
+from controller.model import Reason, Request
+from controller.picker import Picker
+from tests.controller.known import frame, kernel, pod, table
+
+ANY = Request("/v1/completions", "m", None)
+
+
+def names(rows) -> list[tuple[str, float]]:
+    return [(row.endpoint.pod, rank) for row, rank in rows]
+
+
+def test_a_pick_is_noted_with_the_ranks_it_was_made_by() -> None:
+    made = table(pod("a"), pod("b"), pod("c"))
+    made.apply(frame({"a": kernel(2), "b": kernel(0), "c": kernel(5)}, full=True), 0.0)
+    picker = Picker(made, rng=Random(1))
+    picker.pick(ANY, 0.0)
+    made.apply(frame({"a": kernel(9), "b": kernel(9)}), 0.1)
+    (noted,) = picker.last.latest()
+    assert (noted.row.endpoint.pod, noted.rank, noted.reason) == ("b", 0, Reason.FEWEST)
+    assert names(noted.alternatives()) == [("a", 2), ("c", 5)]
+
+
+def test_of_a_subset_only_what_was_allowed_is_an_alternative() -> None:
+    made = table(pod("a"), pod("b"), pod("c"))
+    made.apply(frame({"a": kernel(0), "b": kernel(3), "c": kernel(5)}, full=True), 0.0)
+    picker = Picker(made, rng=Random(1))
+    picker.pick(Request("/", None, ("10.0.0.2:8000", "10.0.0.3:8000")), 0.0)
+    (noted,) = picker.last.latest()
+    assert noted.row.endpoint.pod == "b"
+    assert names(noted.alternatives()) == [("c", 5)]
+
+
+def test_under_load_some_are_noted_the_latest_first_and_not_more_than_fit() -> None:
+    made = table(pod("a"), pod("b"))
+    picker = Picker(made, rng=Random(1))
+    picks = 40 * KEPT
+    for number in range(picks):
+        picker.pick(ANY, number * SPACING_S / 10)
+    times = [noted.at_s for noted in picker.last.latest()]
+    assert len(times) == KEPT
+    assert times == sorted(times, reverse=True)
+    assert all(a - b >= 0.99 * SPACING_S for a, b in pairwise(times))
