@@ -1,7 +1,8 @@
 """Keeps the engines' own numbers in the view fresh by reading their metrics pages.
 
 A page is read each interval while the kernel sees its pod work, and a thirtieth as often while it does not: gauges of
-an engine that nobody asked anything cannot have moved. A page that cannot be read leaves the last numbers, ageing.
+an engine that nobody asked anything cannot have moved. A page that cannot be read leaves the last numbers, ageing. They
+are as old as the request for them: an engine that takes long to answer wrote them some time in between.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.engines.families import read_page
+from agent.engines.places import Search
 from agent.engines.scrape import ScrapeError, Scraper
 from agent.signals import value
 from agent.view import Place, Seen, View
 
 log = logging.getLogger(__name__)
 
-PATH = "/metrics"
 IDLE_FACTOR = 30
 FAILED_FACTOR = 10  # at most, of a page that cannot be read
 TIMEOUT_S = 1.0
@@ -33,7 +34,8 @@ class _Visit:
     begun_ns: int
     activity: int
     running: bool = True
-    failures: int = 0  # in a row
+    failures: int = 0  # in a row; trying all places where the page may be is one
+    search: Search = field(default_factory=Search)
 
 
 class EnginePages:
@@ -46,7 +48,7 @@ class EnginePages:
         self._clock_ns = clock_ns
         self._scraper = Scraper()
         self._visits: dict[Place, _Visit] = {}
-        self._addresses: set[tuple[str, int]] = set()
+        self._addresses: set[tuple[str, Place]] = set()
         self.read = 0
         self.failed = 0
 
@@ -63,10 +65,10 @@ class EnginePages:
 
     def _due(self) -> list[tuple[Place, Seen]]:
         here = self._view.endpoints()
-        addresses = {(seen.ip, place.port) for place, seen in here.items() if seen.ip is not None}
+        addresses = {(seen.ip, place) for place, seen in here.items() if seen.ip is not None}
         if addresses != self._addresses:
             self._visits = {place: visit for place, visit in self._visits.items() if place in here}
-            self._scraper.keep_only(addresses)
+            self._scraper.keep_only({ip for ip, _ in addresses})
             self._addresses = addresses
         now_ns = self._clock_ns()
         return [
@@ -79,25 +81,38 @@ class EnginePages:
         visit = self._visits.setdefault(place, _Visit(0, 0))
         visit.begun_ns, visit.activity, visit.running = self._clock_ns(), seen.activity, True
         assert seen.ip is not None
+        page = visit.search.page(seen.hint)
         try:
-            page = await self._scraper.fetch(seen.ip, place.port, PATH, TIMEOUT_S)
+            text = await self._scraper.fetch(seen.ip, page.port, page.path, TIMEOUT_S, page.tls)
         except ScrapeError as error:
-            self._note_failure(place, visit, error)
+            self._note_failure(place, seen, visit, str(error))
             return
         finally:
             visit.running = False
+        metrics = read_page(text, seen.hint.engine)
+        if metrics.engine is None:
+            self._note_failure(place, seen, visit, f"{page.path} of port {page.port} has no engine's numbers")
+            return
         self.read += 1
         if visit.failures:
-            log.info("engine page readable again pod=%s/%s port=%d", place.namespace, place.pod, place.port)
+            log.info("engine page readable again pod=%s/%s port=%d", place.namespace, place.pod, page.port)
         visit.failures = 0
-        if self._view.take_page(place, read_page(page), self._clock_ns()):
+        visit.search.found(page)
+        if self._view.take_page(place, metrics, visit.begun_ns):
             self._news()
 
-    def _note_failure(self, place: Place, visit: _Visit, error: ScrapeError) -> None:
+    def _note_failure(self, place: Place, seen: Seen, visit: _Visit, problem: str) -> None:
         self.failed += 1
+        if not visit.search.missed(seen.hint):
+            return
         visit.failures += 1
         if visit.failures == 1:
-            log.warning("engine page not readable pod=%s/%s: %s", place.namespace, place.pod, error)
+            log.warning(
+                "engine page not readable pod=%s/%s: %s; kernel signals alone count",
+                place.namespace,
+                place.pod,
+                problem,
+            )
 
 
 def is_due(visit: _Visit | None, seen: Seen, interval_s: float, now_ns: int) -> bool:
@@ -113,8 +128,8 @@ def is_due(visit: _Visit | None, seen: Seen, interval_s: float, now_ns: int) -> 
 def _factor(visit: _Visit, seen: Seen) -> int:
     if visit.failures:
         return min(visit.failures, FAILED_FACTOR)
-    if seen.engine is not None and seen.engine.metrics.engine is None:
-        return IDLE_FACTOR  # a page without any number of use; the engine may be replaced one day
+    if visit.search.tried:
+        return 1  # the page is still looked for
     unseen = seen.row is None
     busy = unseen or seen.activity != visit.activity or (seen.row is not None and value(seen.row, "in_flight") > 0)
     return 1 if busy else IDLE_FACTOR

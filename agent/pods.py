@@ -1,4 +1,4 @@
-"""Finds the pods of this node and the cgroups each of them owns; knows nothing of slots, maps or engines.
+"""Finds the pods of this node and the cgroups each of them owns; knows nothing of slots or maps.
 
 A cgroup's id, which is what a program in the kernel sees, is the inode number of its directory.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NewType
 
 from agent.cluster.objects import Cluster, Pod, serving_ports
+from agent.engines.places import Hint, hint_of
 
 PodUid = NewType("PodUid", str)
 CgroupId = NewType("CgroupId", int)
@@ -36,6 +37,10 @@ class ServingPod:
     ip: str | None
     ports: tuple[int, ...]  # target ports of all pools that select it, ascending
     cgroup_names: frozenset[str]  # what its cgroup may be called after, as uid_in_segment() gives it
+    hints: tuple[Hint, ...] = ()  # of the engine pages behind the ports, in their order; (): nothing is known of them
+
+    def hint(self, port: int) -> Hint:
+        return self.hints[self.ports.index(port)] if self.hints else hint_of({}, {}, port, self.ports)
 
 
 def serving_pods(cluster: Cluster, node_name: str) -> list[ServingPod]:
@@ -50,13 +55,15 @@ def serving_pods(cluster: Cluster, node_name: str) -> list[ServingPod]:
 
 def _serving_pod(pod: Pod, ports: Iterable[int]) -> ServingPod:
     names = (pod.uid, pod.annotations.get(CONFIG_HASH)) if pod.uid else ()
+    ordered = tuple(sorted(ports))
     return ServingPod(
         namespace=pod.namespace,
         name=pod.name,
         uid=PodUid(pod.uid) if pod.uid else None,
         ip=pod.ip,
-        ports=tuple(sorted(ports)),
+        ports=ordered,
         cgroup_names=frozenset(_normal(name) for name in names if name),
+        hints=tuple(hint_of(pod.labels, pod.annotations, port, ordered) for port in ordered),
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.engines.families import EngineMetrics
+from agent.engines.places import Hint
 from agent.pods import ServingPod
 from agent.proto.telemetry_pb2 import EndpointReport, EngineSignal, Frame
 from agent.signals import (
@@ -54,6 +55,7 @@ class Seen:
     """What is known of one endpoint."""
 
     ip: str | None
+    hint: Hint  # where its engine's page may be
     owner: Owner | None = None  # None: nothing in the kernel counts it
     row: Row | None = None
     usual: Usual | None = None
@@ -77,6 +79,12 @@ def _engine_signal(engine: Engine, now_ns: int) -> EngineSignal:
         running=engine.metrics.running,
         waiting=engine.metrics.waiting,
         kv_cache_usage=engine.metrics.kv_cache_usage,
+        models=engine.metrics.models,
+        running_adapters=engine.metrics.running_adapters,
+        waiting_adapters=engine.metrics.waiting_adapters,
+        max_adapters=engine.metrics.max_adapters,
+        kv_blocks=engine.metrics.kv_blocks,
+        kv_block_tokens=engine.metrics.kv_block_tokens,
     )
 
 
@@ -103,16 +111,16 @@ class View:
 
     def place(self, pods: Collection[ServingPod], owners: Mapping[Place, Owner]) -> bool:
         """Sets who is there and which slot counts whom; True where that is news. Sample before the next frame."""
-        seen = {place: self._seen.get(place) or Seen(ip) for place, ip in _places(pods)}
-        ips = dict(_places(pods))
+        known = dict(_places(pods))
+        seen = {place: self._seen.get(place) or Seen(ip, hint) for place, (ip, hint) in known.items()}
         changed = not self.placed or seen.keys() != self._seen.keys()
         for place, one in seen.items():
-            owner = owners.get(place)
-            if (one.ip, one.owner) == (ips[place], owner):
+            owner, (ip, one.hint) = owners.get(place), known[place]
+            if (one.ip, one.owner) == (ip, owner):
                 continue
             if one.owner != owner:
                 one.row = one.usual = None
-            one.ip, one.owner = ips[place], owner
+            one.ip, one.owner = ip, owner
             changed = True
         if changed:
             self._seen = seen
@@ -185,7 +193,7 @@ class View:
         return Frame(node=self._node, full=full, endpoints=reports)
 
 
-def _places(pods: Collection[ServingPod]) -> Iterator[tuple[Place, str | None]]:
+def _places(pods: Collection[ServingPod]) -> Iterator[tuple[Place, tuple[str | None, Hint]]]:
     for pod in pods:
         for port in pod.ports:
-            yield Place(pod.namespace, pod.name, pod.uid or "", port), pod.ip
+            yield Place(pod.namespace, pod.name, pod.uid or "", port), (pod.ip, pod.hint(port))

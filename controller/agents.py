@@ -157,4 +157,10 @@ def _engine(signal: proto.EngineSignal, now: float) -> EngineSignal:
         running=signal.running if signal.HasField("running") else None,
         waiting=signal.waiting if signal.HasField("waiting") else None,
         kv_cache_usage=usage if usage is not None and 0.0 <= usage <= 1.0 else None,  # NaN fails the test too
+        models=tuple(signal.models),
+        running_adapters=tuple(signal.running_adapters),
+        waiting_adapters=tuple(signal.waiting_adapters),
+        max_adapters=signal.max_adapters if signal.HasField("max_adapters") else None,
+        kv_blocks=signal.kv_blocks if signal.HasField("kv_blocks") else None,
+        kv_block_tokens=signal.kv_block_tokens if signal.HasField("kv_block_tokens") else None,
     )

@@ -12,10 +12,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
-from agent.engines.families import read_page
+from agent.engines.families import EngineMetrics, read_page
+from agent.engines.places import Hint, Search, hint_of
 from agent.engines.scrape import ScrapeError, Scraper
 from controller.agents import Emit
 from controller.backoff import backoff_s
@@ -24,7 +25,6 @@ from controller.table import Row, Table
 
 log = logging.getLogger(__name__)
 
-PATH = "/metrics"
 SLOW_S = 1.0
 TIMEOUT_S = 1.0
 SCRAPES_PER_S = 400.0
@@ -46,6 +46,7 @@ class Due:
 
     at_s: float
     failures: int = 0
+    search: Search = field(default_factory=Search)
 
 
 def is_ours(row: Row, own: EngineSignal | None, now: float) -> bool:
@@ -84,7 +85,7 @@ class Engines:
                         task = running.get(endpoint.address)
                         if task is None or task.done():
                             running[endpoint.address] = group.create_task(self._scrape(scraper, endpoint))
-                    scraper.keep_only([(row.endpoint.ip, row.endpoint.port) for row in self._table.rows])
+                    scraper.keep_only({row.endpoint.ip for row in self._table.rows})
                     running = {address: task for address, task in running.items() if not task.done()}
                     await asyncio.sleep(min(self._refresh_s, SLOW_S))
         finally:
@@ -106,30 +107,53 @@ class Engines:
         return due
 
     async def _scrape(self, scraper: Scraper, endpoint: Endpoint) -> None:
-        address = endpoint.address
+        address, hint = endpoint.address, hint_at(endpoint)
+        due = self._dues.setdefault(address, Due(0.0))
+        page = due.search.page(hint)
         asked_s = time.monotonic()
         try:
-            page = read_page(await scraper.fetch(endpoint.ip, endpoint.port, PATH, TIMEOUT_S))
+            text = await scraper.fetch(endpoint.ip, page.port, page.path, TIMEOUT_S, page.tls)
         except ScrapeError as error:
-            self._failed(address, str(error))
+            self._failed(address, due, hint, str(error))
             return
-        if page.engine is None:
-            self._failed(address, "the page holds no engine's numbers")
+        signal = signal_of(read_page(text, hint.engine), asked_s)
+        if signal is None:
+            self._failed(address, due, hint, f"{page.path} of port {page.port} has no engine's numbers")
             return
         self.scrapes.good += 1
-        if address in self._dues:
-            self._dues[address].failures = 0
-        # true when the engine wrote it, which is after we asked
-        signal = EngineSignal(asked_s, page.engine, page.running, page.waiting, page.kv_cache_usage)
+        due.failures = 0
+        due.search.found(page)
         self._own[address] = signal
         self._emit(EngineScraped(address, signal), time.monotonic())
 
-    def _failed(self, address: Address, problem: str) -> None:
+    def _failed(self, address: Address, due: Due, hint: Hint, problem: str) -> None:
         self.scrapes.failed += 1
-        due = self._dues.get(address)
-        if due is None:
+        if not due.search.missed(hint):
             return
         due.failures += 1
         if due.failures == 1:
             log.info("engine %s: %s", address, problem)
         due.at_s = time.monotonic() + backoff_s(due.failures, self._rng, first_s=SLOW_S, most_s=FAILURE_CAP_S)
+
+
+def hint_at(endpoint: Endpoint) -> Hint:
+    return endpoint.hint or hint_of({}, {}, endpoint.port, (endpoint.port,))
+
+
+def signal_of(page: EngineMetrics, asked_s: float) -> EngineSignal | None:
+    """True since it was asked for: the engine wrote it some time later. None: the page says nothing."""
+    if page.engine is None:
+        return None
+    return EngineSignal(
+        true_at_s=asked_s,
+        engine=page.engine,
+        running=page.running,
+        waiting=page.waiting,
+        kv_cache_usage=page.kv_cache_usage,
+        models=page.models,
+        running_adapters=page.running_adapters,
+        waiting_adapters=page.waiting_adapters,
+        max_adapters=page.max_adapters,
+        kv_blocks=page.kv_blocks,
+        kv_block_tokens=page.kv_block_tokens,
+    )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.cluster.objects import Cluster
+from agent.engines.places import Hint
 from controller.paths import Kind
 
 Address = str  # "ip:port", "[ip6]:port": the name of an endpoint in the endpoint picker protocol
@@ -32,6 +33,7 @@ class Endpoint:
     ready: bool
     terminating: bool
     node: str | None = None
+    hint: Hint | None = None  # where its engine's page may be; None: nothing is known of that
 
     @property
     def address(self) -> Address:

@@ -17,11 +17,12 @@ Every row knows when its rank changes by itself (a stall, an age limit), so a pi
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from agent.cluster.objects import Pool, serving_ports
+from agent.cluster.objects import Pod, Pool, serving_ports
+from agent.engines.places import hint_of
 from controller.health import State, Vigil
 from controller.model import (
     Address,
@@ -266,10 +267,7 @@ class Table:
         if self.pool is None:
             return []
         return [
-            Endpoint(pod.namespace, pod.name, pod.uid, pod.ip, port, pod.ready, pod.terminating, pod.node)
-            for pod in event.cluster.pods_of(self.pool)
-            if pod.ip
-            for port in serving_ports(self.pool, pod)
+            endpoint for pod in event.cluster.pods_of(self.pool) if pod.ip for endpoint in _endpoints_of(self.pool, pod)
         ]
 
     def _row_for(self, endpoint: Endpoint) -> Row:
@@ -320,6 +318,13 @@ class Table:
 
     def agents_alive(self, now: float) -> int:
         return sum(node.alive and now < node.believed_until_s() for node in self.nodes.values())
+
+
+def _endpoints_of(pool: Pool, pod: Pod) -> Iterator[Endpoint]:
+    ports = serving_ports(pool, pod)
+    for port in ports:
+        hint = hint_of(pod.labels, pod.annotations, port, ports)
+        yield Endpoint(pod.namespace, pod.name, pod.uid, pod.ip or "", port, pod.ready, pod.terminating, pod.node, hint)
 
 
 def _one_each(endpoints: Iterable[Endpoint]) -> Iterable[Endpoint]:

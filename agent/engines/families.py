@@ -1,116 +1,87 @@
-"""Finds the few metric families a pick needs in an engine's metrics page; knows no network and no clock.
+"""What an inference engine's metrics page says that a pick needs; knows no network and no clock.
 
-A vLLM page is 50 to 80 KB, of which three lines matter: looking for those lines costs under 0.1 ms, parsing
-the page some milliseconds. What is missing, not a number or out of range is None: unknown, never zero.
+A vLLM page is 50 to 80 KB, of which five lines matter: looking for those lines costs some 0.1 ms, parsing
+the page several. What is missing, not a number or out of range is None: unknown, never zero.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from agent.engines.known import ENGINES, Engine, Figure
+from agent.engines.samples import Family, Page, Sample, label, without
 
 
 @dataclass(frozen=True, slots=True)
 class EngineMetrics:
-    engine: str | None  # None: the page has none of the families below
+    engine: str | None  # None: the page has none of the families of known.py
     running: int | None  # requests being generated, summed over the engine's ranks
     waiting: int | None  # requests queued in the engine, summed over the engine's ranks
     kv_cache_usage: float | None  # 0..1, of the fullest rank
+    models: tuple[str, ...] = ()  # base models, by the names they are asked for
+    running_adapters: tuple[str, ...] = ()  # LoRA adapters
+    waiting_adapters: tuple[str, ...] = ()
+    max_adapters: int | None = None  # in one batch; None: it does not say
+    kv_blocks: int | None = None  # summed over the engine's ranks
+    kv_block_tokens: int | None = None
 
 
 NOTHING = EngineMetrics(engine=None, running=None, waiting=None, kv_cache_usage=None)
 
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    name: bytes
-    label: bytes = b""  # as it stands between the braces; where one name serves several meanings
-
-
-@dataclass(frozen=True, slots=True)
-class _Engine:
-    name: str
-    running: _Family | None
-    waiting: _Family | None
-    kv_cache_usage: tuple[_Family, ...]  # the first one on the page counts
-
-
-# Names as in the engines' own sources; vLLM renamed gpu_cache_usage_perc to kv_cache_usage_perc in its V1 engine.
-_ENGINES = (
-    _Engine(
-        "vllm",
-        _Family(b"vllm:num_requests_running"),
-        _Family(b"vllm:num_requests_waiting"),
-        (_Family(b"vllm:kv_cache_usage_perc"), _Family(b"vllm:gpu_cache_usage_perc")),
-    ),
-    _Engine(
-        "sglang",
-        _Family(b"sglang:num_running_reqs"),
-        _Family(b"sglang:num_queue_reqs"),
-        (_Family(b"sglang:token_usage"),),
-    ),
-    _Engine(
-        "trtllm",
-        _Family(b"trtllm_num_requests_running"),
-        _Family(b"trtllm_num_requests_waiting"),
-        (_Family(b"trtllm_kv_cache_utilization"),),
-    ),
-    _Engine(
-        "triton-tensorrt-llm",
-        _Family(b"nv_trt_llm_request_metrics", b'request_type="scheduled"'),
-        _Family(b"nv_trt_llm_request_metrics", b'request_type="waiting"'),
-        (_Family(b"nv_trt_llm_kv_cache_block_metrics", b'kv_cache_block_type="fraction"'),),
-    ),
-    # plain Triton has no gauge of running requests
-    _Engine("triton", None, _Family(b"nv_inference_pending_request_count"), ()),
-)
-
-_NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _COUNT_LIMIT = float(1 << 32)  # counts travel as uint32
 
 
-def read_page(page: bytes) -> EngineMetrics:
-    """What one page in the Prometheus text format says of its engine; any bytes will do, nothing is raised."""
-    if not page.startswith(b"\n"):
-        page = b"\n" + page  # so that the first line begins like every other
-    for engine in _ENGINES:
-        running = _samples(page, engine.running)
-        waiting = _samples(page, engine.waiting)
-        usage = next(filter(None, (_samples(page, family) for family in engine.kv_cache_usage)), [])
-        if running or waiting or usage:
-            return EngineMetrics(engine.name, _total(running), _total(waiting), _fullest(usage))
+def read_page(text: bytes, engine: str | None = None) -> EngineMetrics:
+    """What one page says of its engine; `engine` is the one to look for first, where somebody says which it is."""
+    page = Page(text)
+    named = [one for one in ENGINES if one.name == engine]
+    for one in (*named, *ENGINES):
+        running = [_count(page, one, family) for family in one.running]
+        waiting = [_count(page, one, family) for family in one.waiting]
+        usage = _usage(page, one)
+        if usage or any(found for found in running + waiting):
+            return _metrics(page, one, running, waiting, usage)
     return NOTHING
 
 
-def _samples(page: bytes, family: _Family | None) -> list[float | None]:
-    """The value of each sample of a family; None for one that is no number."""
-    values: list[float | None] = []
-    if family is None:
-        return values
-    start = b"\n" + family.name
-    found = page.find(start)
-    while found >= 0:
-        end = page.find(b"\n", found + 1)
-        rest = page[found + len(start) : end if end >= 0 else len(page)]
-        # anything else after the name is a longer name, as num_requests_waiting_by_reason is
-        if rest[:1] in (b"{", b" ", b"\t"):
-            labels, _, tail = rest.rpartition(b"}")
-            if family.label in labels:
-                values.append(_number(tail))
-        found = page.find(start, found + 1)
-    return values
+def _metrics(
+    page: Page, engine: Engine, running: list[list[Sample]], waiting: list[list[Sample]], usage: list[float | None]
+) -> EngineMetrics:
+    running_adapters, waiting_adapters, max_adapters = _adapters(page, engine)
+    return EngineMetrics(
+        engine=engine.name,
+        running=_total(running),
+        waiting=_total(waiting),
+        kv_cache_usage=_fullest(usage, engine.percent),
+        models=_models(running + waiting),
+        running_adapters=running_adapters,
+        waiting_adapters=waiting_adapters,
+        max_adapters=max_adapters,
+        kv_blocks=_whole(_figures(page, engine, engine.kv_blocks), sum),
+        kv_block_tokens=_whole(_figures(page, engine, engine.kv_block_tokens), max),
+    )
 
 
-def _number(tail: bytes) -> float | None:
-    """The value in what follows the labels; a time stamp may come after it."""
-    fields = tail.split()
-    if not fields or _NUMBER.fullmatch(fields[0]) is None:
-        return None
-    return float(fields[0])
+def _count(page: Page, engine: Engine, family: Family) -> list[Sample]:
+    """One sample for each group of requests: copies that other ranks hold of the same ones are left out."""
+    found = page.samples(family)
+    if len(found) < 2:
+        return found
+    once: dict[bytes, Sample] = {}
+    for sample in found:
+        if any(label(sample, part) for part in engine.parts):
+            continue
+        key = without(sample.labels, engine.copies)
+        held = once.get(key)
+        if held is None or (sample.value or 0.0) > (held.value or 0.0):
+            once[key] = sample
+    return list(once.values())
 
 
-def _total(values: list[float | None]) -> int | None:
-    """One rank that is not known makes the sum unknown."""
+def _total(families: list[list[Sample]]) -> int | None:
+    """One rank that is not known makes the sum unknown; a family that is not there does not."""
+    values = [sample.value for found in families for sample in found]
     total = 0.0
     for value in values:
         if value is None or not 0 <= value < _COUNT_LIMIT:
@@ -119,6 +90,67 @@ def _total(values: list[float | None]) -> int | None:
     return int(total) if values and total < _COUNT_LIMIT else None
 
 
-def _fullest(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None and 0 <= value <= 1]
-    return max(known) if values and len(known) == len(values) else None
+def _usage(page: Page, engine: Engine) -> list[float | None]:
+    for family in engine.kv_cache_usage:
+        if found := page.samples(family):
+            return [sample.value for sample in found]
+    if engine.kv_used is None:
+        return []
+    used, blocks = page.samples(engine.kv_used), _figures(page, engine, engine.kv_blocks)
+    # an engine that has no block yet would divide by zero
+    return [one.value / of if one.value is not None and of else None for one, of in zip(used, blocks, strict=False)]
+
+
+def _fullest(values: list[float | None], percent: bool) -> float | None:
+    known = [_share(value, percent) for value in values if value is not None]
+    inside = [share for share in known if 0 <= share <= 1]
+    return max(inside) if values and len(inside) == len(values) else None
+
+
+def _share(value: float, percent: bool) -> float:
+    return value / 100 if percent and value > 1 else value
+
+
+def _models(families: list[list[Sample]]) -> tuple[str, ...]:
+    names = {label(sample, "model_name") or label(sample, "model") for found in families for sample in found}
+    return tuple(sorted(name for name in names if name))
+
+
+def _figures(page: Page, engine: Engine, figures: Sequence[Figure]) -> list[float | None]:
+    """The values of the first figure that is there, one for each rank."""
+    for figure in figures:
+        if found := _count(page, engine, figure.family):
+            return [_figure(sample, figure) for sample in found]
+    return []
+
+
+def _figure(sample: Sample, figure: Figure) -> float | None:
+    if figure.label is None:
+        return sample.value
+    text = label(sample, figure.label)
+    return float(text) if text and text.isascii() and text.isdigit() else None
+
+
+def _whole(values: list[float | None], join: Callable[[list[float]], float]) -> int | None:
+    known = [value for value in values if value is not None and 0 < value < _COUNT_LIMIT]
+    return int(join(known)) if values and len(known) == len(values) else None
+
+
+def _adapters(page: Page, engine: Engine) -> tuple[tuple[str, ...], tuple[str, ...], int | None]:
+    """Every combination of adapters that ever was has a sample; the one with the largest value, a time, is now."""
+    found = page.samples(engine.adapters.family) if engine.adapters else []
+    known = [sample for sample in found if sample.value is not None]
+    if engine.adapters is None or not known:
+        return (), (), _whole(_figures(page, engine, engine.max_adapters), max)
+    now = max(known, key=lambda sample: sample.value or 0.0)
+    most = label(now, engine.adapters.most) or ""
+    return (
+        _listed(label(now, engine.adapters.running)),
+        _listed(label(now, engine.adapters.waiting)),
+        int(most) if most.isascii() and most.isdigit() else None,
+    )
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    """Engines list in no order; sorted, the same adapters are the same value."""
+    return tuple(sorted({name.strip() for name in (text or "").split(",") if name.strip()}))

@@ -1,13 +1,16 @@
 """Fetches pages over HTTP/1.1 with one kept connection per address; knows nothing of what a page says.
 
 A client of its own, because all it needs is one small GET repeated for years at the least cost: no redirects,
-no compression, no TLS, no proxies.
+no compression, no proxies. TLS checks no certificate: a page of an engine in the same cluster holds no secret, and
+engines that have one sign it themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Collection
+from functools import lru_cache
 
 PAGE_LIMIT_BYTES = 4 << 20
 _HEADER_LIMIT_BYTES = 64 << 10
@@ -23,18 +26,21 @@ class _Closed(Exception):
 
 
 class Scraper:
-    """One kept connection per (host, port). Use from one event loop; close() ends all connections."""
+    """One kept connection per host and port. Use from one event loop; close() ends all connections."""
 
     def __init__(self) -> None:
-        self._connections: dict[tuple[str, int], _Connection] = {}
+        self._connections: dict[tuple[str, int, bool], _Connection] = {}
 
-    async def fetch(self, host: str, port: int, path: str, timeout_s: float) -> bytes:
+    async def fetch(self, host: str, port: int, path: str, timeout_s: float, tls: bool = False) -> bytes:
         """The body of GET http://host:port/path, at most PAGE_LIMIT_BYTES of it. Raises ScrapeError.
 
         Calls for one address wait for each other; the time limit holds for waiting, connecting and reading together.
         """
-        connection = self._connections.setdefault((host, port), _Connection(host, port))
-        where = f"http://{_authority(host, port)}{path}"
+        key = (host, port, tls)
+        connection = self._connections.get(key)
+        if connection is None:
+            connection = self._connections[key] = _Connection(host, port, tls)
+        where = f"http{'s' if tls else ''}://{_authority(host, port)}{path}"
         try:
             async with asyncio.timeout(timeout_s):
                 return await connection.get(path)
@@ -51,19 +57,20 @@ class Scraper:
         except ValueError as error:  # a host no address can be made of
             raise ScrapeError(f"{where}: {error}") from error
 
-    def keep_only(self, addresses: Collection[tuple[str, int]]) -> None:
-        """Closes the connections to every other address."""
-        for address in self._connections.keys() - set(addresses):
-            self._connections.pop(address).close()
+    def keep_only(self, hosts: Collection[str]) -> None:
+        """Closes the connections to every other host."""
+        for key in [key for key in self._connections if key[0] not in hosts]:
+            self._connections.pop(key).close()
 
     def close(self) -> None:
         self.keep_only(())
 
 
 class _Connection:
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: bool) -> None:
         self._host = host
         self._port = port
+        self._tls = tls
         self._lock = asyncio.Lock()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -76,7 +83,9 @@ class _Connection:
                     except _Closed:
                         # servers close idle connections (vLLM after 5 s) and that may cross our request
                         self.close()
-                self._streams = await asyncio.open_connection(self._host, self._port, limit=_HEADER_LIMIT_BYTES)
+                self._streams = await asyncio.open_connection(
+                    self._host, self._port, limit=_HEADER_LIMIT_BYTES, ssl=_any_certificate() if self._tls else None
+                )
                 return await self._exchange(path)
             except _Closed:
                 self.close()
@@ -112,6 +121,14 @@ class _Connection:
         if not reusable or version == b"HTTP/1.0" or b"close" in headers.get(b"connection", b"").lower():
             self.close()
         return body
+
+
+@lru_cache(maxsize=1)
+def _any_certificate() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _authority(host: str, port: int) -> str:

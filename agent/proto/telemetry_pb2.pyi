@@ -77,15 +77,27 @@ class KernelSignal(_message.Message):
     def __init__(self, age_us: _Optional[int] = ..., in_flight: _Optional[int] = ..., waiting: _Optional[int] = ..., started: _Optional[int] = ..., completed: _Optional[int] = ..., client_aborted: _Optional[int] = ..., server_aborted: _Optional[int] = ..., status_5xx: _Optional[int] = ..., chunks: _Optional[int] = ..., connections: _Optional[int] = ..., resets_out: _Optional[int] = ..., retransmits: _Optional[int] = ..., progress_age_us: _Optional[int] = ..., usual_ttft_us: _Optional[int] = ..., usual_gap_us: _Optional[int] = ..., srtt_us: _Optional[int] = ...) -> None: ...
 
 class EngineSignal(_message.Message):
-    __slots__ = ("age_us", "engine", "running", "waiting", "kv_cache_usage")
+    __slots__ = ("age_us", "engine", "running", "waiting", "kv_cache_usage", "models", "running_adapters", "waiting_adapters", "max_adapters", "kv_blocks", "kv_block_tokens")
     AGE_US_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_USAGE_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    KV_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    KV_BLOCK_TOKENS_FIELD_NUMBER: _ClassVar[int]
     age_us: int
     engine: str
     running: int
     waiting: int
     kv_cache_usage: float
-    def __init__(self, age_us: _Optional[int] = ..., engine: _Optional[str] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., kv_cache_usage: _Optional[float] = ...) -> None: ...
+    models: _containers.RepeatedScalarFieldContainer[str]
+    running_adapters: _containers.RepeatedScalarFieldContainer[str]
+    waiting_adapters: _containers.RepeatedScalarFieldContainer[str]
+    max_adapters: int
+    kv_blocks: int
+    kv_block_tokens: int
+    def __init__(self, age_us: _Optional[int] = ..., engine: _Optional[str] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., kv_cache_usage: _Optional[float] = ..., models: _Optional[_Iterable[str]] = ..., running_adapters: _Optional[_Iterable[str]] = ..., waiting_adapters: _Optional[_Iterable[str]] = ..., max_adapters: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., kv_block_tokens: _Optional[int] = ...) -> None: ...

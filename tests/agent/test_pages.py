@@ -10,7 +10,7 @@ from agent.pages import EnginePages, _Visit, is_due
 from agent.slots import Owner
 from agent.view import View
 from tests.agent.rows import NODE, S, place, pod, row, rows, view_of
-from tests.conftest import run
+from tests.conftest import DATA, run
 
 PAGE = b'vllm:num_requests_running{engine="0"} 3.0\nvllm:num_requests_waiting{engine="0"} 1.0\n'
 
@@ -82,5 +82,63 @@ def test_pages_reach_the_view_and_one_that_fails_leaves_the_last_numbers() -> No
         assert seen is not None
         assert seen.engine is not None
         assert (seen.engine.metrics.engine, seen.engine.metrics.running, seen.engine.metrics.waiting) == ("vllm", 3, 1)
+
+    run(body())
+
+
+def test_while_a_page_is_still_looked_for_the_next_place_is_tried_soon() -> None:
+    seen = seen_of()
+    visit = _Visit(begun_ns=0, activity=seen.activity, running=False)
+    visit.search.missed(seen.hint)
+    assert is_due(visit, seen, 1.0, S)
+
+
+def test_an_engine_whose_page_is_elsewhere_is_found_by_what_the_page_contains() -> None:
+    """trtllm-serve gives JSON at /metrics."""
+    page = (DATA / "engines" / "trtllm_serve.txt").read_bytes()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        body = page if request.startswith(b"GET /prometheus/metrics ") else b"[]"
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        writer.close()
+
+    async def body() -> None:
+        view, news = View(NODE), asyncio.Event()
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            view.place([pod("a", "u1", (port,), "127.0.0.1")], {place("a", "u1", port): Owner(0, 1)})
+            pages = EnginePages(view, 0.02, news.set)
+            task = asyncio.create_task(pages.run())
+            await news.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        (report,) = view.frame(None, 0).endpoints
+        assert (report.engine.engine, report.engine.running, report.engine.kv_blocks) == ("trtllm-serve", 6, 8192)
+        assert pages.failed == 1
+
+    run(body())
+
+
+def test_numbers_are_as_old_as_the_request_for_them() -> None:
+    """An engine that takes five seconds to write its page wrote it some time in these."""
+    clock = [1 * S]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        clock[0] = 6 * S
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(PAGE), PAGE))
+        writer.close()
+
+    async def body() -> None:
+        view, news = View(NODE), asyncio.Event()
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            view.place([pod("a", "u1", (port,), "127.0.0.1")], {place("a", "u1", port): Owner(0, 1)})
+            task = asyncio.create_task(EnginePages(view, 1.0, news.set, lambda: clock[0]).run())
+            await news.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert view.frame(None, 6 * S).endpoints[0].engine.age_us == 5_000_000
 
     run(body())

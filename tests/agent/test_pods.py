@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.cluster.objects import Cluster, Pod, Pool
+from agent.engines.places import Hint, Page
 from agent.pods import CgroupTree, serving_pods, uid_in_path, uid_in_segment
 
 UID = "3f1c7d52-9e0b-4a37-8f7e-0a1b2c3d4e5f"
@@ -82,6 +84,17 @@ def test_a_pod_of_two_pools_serves_the_ports_of_both() -> None:
     cluster = Cluster(pods={("ns", "a"): _pod("a")}, pools={("g", "ns", pool.name): pool for pool in pools})
     (serving,) = serving_pods(cluster, "n1")
     assert serving.ports == (8000, 8001, 9000)
+
+
+def test_a_pod_says_which_of_its_ports_it_serves_and_where_its_engine_has_its_page() -> None:
+    told = {"llm-d.ai/active-ports": "8001", "prometheus.io/port": "9400"}
+    pool = Pool("ns", "p", "g", "v1", {"app": "llm"}, (8000, 8001), "FailClose", "")
+    labels = {"app": "llm", "llm-d.ai/engine-type": "sglang"}
+    pod = replace(_pod("a", labels=labels), annotations=told, active_ports=frozenset({8001}))
+    (serving,) = serving_pods(Cluster(pods={("ns", "a"): pod}, pools={("g", "ns", "p"): pool}), "n1")
+
+    assert serving.ports == (8001,)
+    assert serving.hint(8001) == Hint((Page(9400), Page(8001)), "sglang")
 
 
 POOLS = [("one", (8000, 8001)), ("two", (8000, 9000))]

@@ -12,11 +12,14 @@ from random import Random
 import grpc.aio
 import pytest
 
+from agent.engines.families import EngineMetrics
 from agent.proto import telemetry_pb2_grpc
 from agent.proto.telemetry_pb2 import EndpointReport, EngineSignal, Frame, KernelSignal, WatchRequest
+from controller import model
 from controller.agents import Agents, frame_event
 from controller.model import AgentGone, Event, FrameReceived, Source
 from controller.table import KERNEL_BROKEN_S
+from tests.agent.rows import place, view_of
 from tests.conftest import run
 from tests.controller.known import PORT, pod, table
 
@@ -147,6 +150,25 @@ def test_ages_become_times_of_our_own_clock() -> None:
     assert report.kernel.usual_ttft_s is None
     assert report.kernel.waiting == 2  # never more than in flight
     assert report.engine is None
+
+
+def test_adapters_and_the_size_of_the_cache_come_with_the_stream() -> None:
+    told = EngineMetrics("vllm", 1, 2, 0.5, ("base",), ("a",), ("a", "b"), 4, 1000, 16)
+    view = view_of("a")
+    view.take_page(place("a", "u0"), told, 0)
+    (report,) = frame_event(Frame.FromString(view.frame(None, 0).SerializeToString()), 7.0).reports
+
+    assert report.engine == model.EngineSignal(7.0, "vllm", 1, 2, 0.5, ("base",), ("a",), ("a", "b"), 4, 1000, 16)
+    assert report.engine.adapters == {"a", "b"}
+    assert report.engine.kv_tokens == 16_000
+
+
+def test_what_is_not_known_of_adapters_and_cache_stays_unknown() -> None:
+    sent = Frame(node="n1", endpoints=[EndpointReport(engine=EngineSignal(engine="tgi"))])
+    (report,) = frame_event(sent, 0.0).reports
+
+    assert report.engine == model.EngineSignal(0.0, "tgi", None, None, None)
+    assert report.engine.kv_tokens is None
 
 
 @pytest.mark.parametrize("usage", [float("nan"), -0.1, 1.5])

@@ -1,9 +1,11 @@
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
 
 import pytest
 
 from agent.engines.scrape import PAGE_LIMIT_BYTES, ScrapeError, Scraper
+from controller.tls import self_signed
 from tests.conftest import run
 
 HOST = "127.0.0.1"
@@ -151,5 +153,36 @@ def test_an_address_no_longer_wanted_is_disconnected():
             await scraper.fetch(HOST, server.port, "/metrics", 5)
             scraper.close()
             assert server.connections == 2
+
+    run(body())
+
+
+def test_a_page_behind_tls_is_read_whoever_signed_it(tmp_path):
+    key, certificate = self_signed()
+    (tmp_path / "pair.pem").write_bytes(key + certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "pair.pem")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(PLAIN)
+        await reader.read()
+        writer.close()
+
+    async def body() -> None:
+        async with await asyncio.start_server(serve, HOST, 0, ssl=context) as server:
+            port = server.sockets[0].getsockname()[1]
+            scraper = Scraper()
+            assert await scraper.fetch(HOST, port, "/metrics", 5, tls=True) == b"page"
+            scraper.close()
+
+    run(body())
+
+
+def test_a_plain_server_asked_for_tls_is_an_error():
+    async def body() -> None:
+        async with engine(b"") as server:
+            with pytest.raises(ScrapeError, match=f"https://127.0.0.1:{server.port}/metrics: "):
+                await Scraper().fetch(HOST, server.port, "/metrics", 0.5, tls=True)
 
     run(body())
