@@ -1,0 +1,1 @@
+"""Policies against each other in a deterministic simulation of a pool of inference engines."""

@@ -1,0 +1,92 @@
+"""The Gateway API Inference Extension's pickers: release 0.3's decision tree, and the weighted scorers since 1.0 that
+llm-d's router uses as well. Both go by engine pages alone, scraped every 50 ms by default.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from controller.policies.fleet import Array, Fleet, Job, Policy
+from controller.policies.peers.lowest import known, lowest
+
+# release 0.3: QUEUING_THRESHOLD_LORA, QUEUE_THRESHOLD_CRITICAL, KV_CACHE_THRESHOLD, LORA_AFFINITY_THRESHOLD
+LOW_QUEUE = 128
+SHEDDABLE_QUEUE = 5
+SHEDDABLE_KV = 0.8
+LORA_AFFINITY = 0.999
+# default weights of queue-scorer, kv-cache-utilization-scorer and prefix-cache-scorer
+WEIGHTS = (2.0, 2.0, 3.0)
+
+Indexes = npt.NDArray[np.intp]
+
+
+def tree(fleet: Fleet, job: Job, rng: Random, _memory: Any) -> int:
+    """Filters of release 0.3; a filter that leaves nobody passes all on. Sheddable requests are not shed here."""
+    queue, kv = known(fleet.queued), known(fleet.kv_usage)
+    among = np.flatnonzero(fleet.serving)
+    if job.priority >= 0:
+        short = among[queue[among] < LOW_QUEUE]
+        if len(short):
+            among = _least(kv, _least_queue(queue, _affine(job, short, rng)))
+        else:
+            among = _least(kv, _affine(job, _least_queue(queue, among), rng))
+    else:
+        fit = among[(queue[among] <= SHEDDABLE_QUEUE) & (kv[among] <= SHEDDABLE_KV)]
+        among = _least(kv, _affine(job, _least_queue(queue, fit if len(fit) else among), rng))
+    return int(among[rng.randrange(len(among))])
+
+
+def _least(values: Array, among: Indexes) -> Indexes:
+    """The lowest n-th part of the range that values span."""
+    own = values[among]
+    least: Indexes = among[own <= own.min() + (own.max() - own.min()) / len(among)]
+    return least
+
+
+def _least_queue(queue: Array, among: Indexes) -> Indexes:
+    own = queue[among]
+    least: Indexes = among[own <= own.min() + (own.max() - own.min()) // len(among)]
+    return least
+
+
+def _affine(job: Job, among: Indexes, rng: Random) -> Indexes:
+    """Endpoints that have the adapter, with probability LORA_AFFINITY; else those that have not."""
+    if job.adapter_wait_s is None:
+        return among
+    has = job.adapter_wait_s[among] == 0.0
+    if not has.any() or has.all():
+        return among
+    affine: Indexes = among[has] if rng.random() < LORA_AFFINITY else among[~has]
+    return affine
+
+
+def scorers(weights: tuple[float, float, float] = WEIGHTS, lora: float = 1.0) -> Policy:
+    """Queue, KV cache and prefix scores, weighted; the highest sum, ties by chance.
+
+    The queue score is normalised over the candidates: one waiting request more counts as much as a hundred.
+    """
+
+    def choose(fleet: Fleet, job: Job, rng: Random, _memory: Any) -> int:
+        score = weights[0] * _queue_score(fleet) + weights[1] * (1.0 - np.clip(known(fleet.kv_usage), 0.0, 1.0))
+        if job.uncached is not None and job.prompt_tokens > 0:
+            score = score + weights[2] * np.clip(1.0 - job.uncached / job.prompt_tokens, 0.0, 1.0)
+        if job.adapter_wait_s is not None:  # lora-affinity-scorer: 1.0 active, 0.8 has capacity
+            score = score + lora * np.where(job.adapter_wait_s == 0.0, 1.0, 0.8)
+        return lowest(-score, fleet, rng)
+
+    return Policy(choose)
+
+
+def _queue_score(fleet: Fleet) -> Array:
+    queue = known(fleet.queued)
+    among = queue[fleet.serving]
+    low, high = among.min(), among.max()
+    return np.ones(len(fleet)) if high == low else (high - queue) / (high - low)
+
+
+TREE = Policy(tree)
+SCORERS = scorers()
