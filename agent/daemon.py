@@ -1,9 +1,9 @@
 """`sonde-agent run`: wires the parts together, starts them and ends them in order.
 
-Tasks, all on one event loop: `sampler` reads the slots each interval; `beat` sends full frames each second; `placer`
-follows manifests and cgroups and gives pods their slots; `pages` reads the engines. On SIGTERM or SIGINT the streams
-end, the server closes, the tasks are cancelled, then the metrics server and the maps are closed. Pins stay: they hold
-the counts for the next agent.
+Tasks, all on one event loop: `sampler` reads the slots each interval; `beat` sends full frames each second and small
+ones between them; `placer` follows manifests and cgroups and gives pods their slots; `pages` reads the engines. On
+SIGTERM or SIGINT the streams end, the server closes, the tasks are cancelled, then the metrics server and the maps are
+closed. Pins stay: they hold the counts for the next agent.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ from agent.view import View
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 1.0
+PULSE_S = 0.1  # a controller takes no count that is older than 250 ms
+GAPS_EVERY = 5  # pulses between two looks at the gaps
+BEAT_EVERY = 10  # pulses between two full frames
 LOOK_S = 1.0  # between two looks at the manifests and the cgroups
 SEARCH_S = 0.1  # the same while a pod has no cgroup yet
 GRACE_S = 2.0
@@ -157,11 +159,16 @@ class _Agent:
 
     async def _beat_forever(self) -> None:
         clock = asyncio.get_running_loop().time
-        due = clock()
+        due, pulses = clock(), 0
         while True:
-            due = max(due + BEAT_S, clock())
+            due, pulses = max(due + PULSE_S, clock()), pulses + 1
             await asyncio.sleep(due - clock())
             self._publish()
+            if pulses % GAPS_EVERY == 0:
+                self._view.follow_gaps(lambda slot: self._maps.histogram("gap_hist", slot))
+            if pulses % BEAT_EVERY:
+                self.telemetry.pulse()
+                continue
             self._view.follow_means(time.monotonic_ns())
             self.telemetry.beat()
 

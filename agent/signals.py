@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from agent.kernel import layout
 from agent.proto.telemetry_pb2 import KernelSignal
 
@@ -109,6 +112,41 @@ def _mean_us(total_ns: int, count: int, before: int | None) -> int | None:
     return total_ns // count // 1000 if count > 0 and total_ns >= 0 else before
 
 
+GAPS_LEAST = 16  # a quartile of fewer says little
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """The lower quartile of recent gaps: decode steps as such, without the prompts that stretch the mean."""
+
+    counts: npt.NDArray[np.uint32] | None = None  # of all gaps by bucket, when the quartile was last taken
+    quartile_us: int | None = None
+
+
+NO_GAPS = Gaps()
+
+
+def follow_gaps(gaps: Gaps, counts: npt.NDArray[np.uint32]) -> Gaps:
+    """The quartile of the gaps since it was last taken; call some times a second. It waits until there are enough."""
+    if gaps.counts is None:
+        return Gaps(counts, gaps.quartile_us)
+    new = counts - gaps.counts  # wraps as the counts do
+    if int(new.sum()) < GAPS_LEAST:
+        return gaps
+    return Gaps(counts, _quartile_us(new))
+
+
+def _quartile_us(counts: npt.NDArray[np.uint32]) -> int:
+    """Values are taken to lie evenly in their bucket."""
+    cumulated = np.cumsum(counts, dtype=np.int64)
+    wanted = int(cumulated[-1]) / 4
+    bucket = int(np.searchsorted(cumulated, wanted))
+    upper_us = layout.bucket_upper_us(bucket)
+    lower_us = layout.bucket_upper_us(bucket - 1) if bucket else 0
+    before = int(cumulated[bucket - 1]) if bucket else 0
+    return round(lower_us + (upper_us - lower_us) * (wanted - before) / int(counts[bucket]))
+
+
 def sums_of(row: Row, now_ns: int) -> Sums:
     return Sums(
         now_ns,
@@ -119,7 +157,7 @@ def sums_of(row: Row, now_ns: int) -> Sums:
     )
 
 
-def kernel_signal(row: Row, usual: Usual, sampled_ns: int, now_ns: int) -> KernelSignal:
+def kernel_signal(row: Row, usual: Usual, gaps: Gaps, sampled_ns: int, now_ns: int) -> KernelSignal:
     """The signal of a row that was read at `sampled_ns`, in a frame sent at `now_ns`."""
     age_ns = progress_age_ns(row, now_ns)
     return KernelSignal(
@@ -139,4 +177,5 @@ def kernel_signal(row: Row, usual: Usual, sampled_ns: int, now_ns: int) -> Kerne
         usual_ttft_us=usual.ttft_us,
         usual_gap_us=usual.gap_us,
         srtt_us=value(row, "srtt_us") or None,
+        low_gap_us=gaps.quartile_us,
     )

@@ -34,6 +34,7 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         self._clock_ns = clock_ns
         self._wakes: set[asyncio.Event] = set()
         self._beats = 0
+        self._pulses = 0
         self._closed = False
 
     @property
@@ -44,6 +45,11 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         """The view changed."""
         for wake in self._wakes:
             wake.set()
+
+    def pulse(self) -> None:
+        """Each watcher gets a frame, if only to know that nothing changed."""
+        self._pulses += 1
+        self.ring()
 
     def beat(self) -> None:
         """Each watcher gets a full frame."""
@@ -70,12 +76,13 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
     async def _frames(self, wake: asyncio.Event) -> AsyncIterator[Frame]:
         since: int | None = None
         sequence, beats = 0, self._beats
+        pulses = self._pulses
         while not self._closed:
             if self._view.placed:
                 frame = self._view.frame(since, self._clock_ns())
                 since = self._view.version
-                if frame.full or frame.endpoints:
-                    sequence += 1
+                if frame.full or frame.endpoints or pulses != self._pulses:
+                    sequence, pulses = sequence + 1, self._pulses
                     frame.sequence = sequence
                     yield frame
             await wake.wait()

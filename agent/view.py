@@ -6,7 +6,7 @@ times are given to it. A version is a count of changes; whoever remembers the ve
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,10 +21,13 @@ from agent.signals import (
     ACTIVITY,
     COLUMN,
     FIELDS,
+    NO_GAPS,
     REPORTED,
+    Gaps,
     Row,
     Usual,
     begin_usual,
+    follow_gaps,
     follow_usual,
     kernel_signal,
     sums_of,
@@ -32,6 +35,7 @@ from agent.signals import (
 from agent.slots import Owner
 
 _REPORTED = np.array([field in REPORTED for field in FIELDS])
+_GAPS = COLUMN["gaps"]
 _ACTIVITY = [COLUMN[field] for field in ACTIVITY]
 
 
@@ -59,6 +63,8 @@ class Seen:
     owner: Owner | None = None  # None: nothing in the kernel counts it
     row: Row | None = None
     usual: Usual | None = None
+    gaps: Gaps = NO_GAPS
+    gaps_seen: int = 0  # of the row, when they were last looked at
     engine: Engine | None = None
     version: int = 0  # of the last change that is news
     activity: int = 0  # version of the last change that may have moved the engine's gauges
@@ -66,7 +72,7 @@ class Seen:
     def report(self, place: Place, sampled_ns: int, now_ns: int) -> EndpointReport:
         report = EndpointReport(namespace=place.namespace, pod=place.pod, pod_uid=place.uid, port=place.port)
         if self.row is not None and self.usual is not None:
-            report.kernel.CopyFrom(kernel_signal(self.row, self.usual, sampled_ns, now_ns))
+            report.kernel.CopyFrom(kernel_signal(self.row, self.usual, self.gaps, sampled_ns, now_ns))
         if self.engine is not None:
             report.engine.CopyFrom(_engine_signal(self.engine, now_ns))
         return report
@@ -120,6 +126,7 @@ class View:
                 continue
             if one.owner != owner:
                 one.row = one.usual = None
+                one.gaps, one.gaps_seen = NO_GAPS, 0
             one.ip, one.owner = ip, owner
             changed = True
         if changed:
@@ -182,6 +189,14 @@ class View:
             if one.row is not None and one.usual is not None:
                 one.usual = follow_usual(one.usual, sums_of(one.row, now_ns))
 
+    def follow_gaps(self, histogram: Callable[[int], npt.NDArray[np.uint32]]) -> None:
+        """Moves the quartiles of the gaps where there are new ones; `histogram` gives those of a slot."""
+        for slot, one in self._by_slot.items():
+            if one.row is None or one.row[_GAPS] == one.gaps_seen:
+                continue
+            one.gaps_seen = one.row[_GAPS]
+            one.gaps = follow_gaps(one.gaps, histogram(slot))
+
     def frame(self, since: int | None, now_ns: int) -> Frame:
         """What changed after version `since`; everything where `since` is None or somebody came or went after it."""
         full = since is None or since < self.membership
@@ -190,7 +205,8 @@ class View:
             for place, one in self._seen.items()
             if full or one.version > (since or 0)
         ]
-        return Frame(node=self._node, full=full, endpoints=reports)
+        age_us = max(0, now_ns - self.sampled_ns) // 1000 if self.sampled_ns else None
+        return Frame(node=self._node, full=full, endpoints=reports, age_us=age_us)
 
 
 def _places(pods: Collection[ServingPod]) -> Iterator[tuple[Place, tuple[str | None, Hint]]]:

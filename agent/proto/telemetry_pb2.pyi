@@ -13,16 +13,18 @@ class WatchRequest(_message.Message):
     def __init__(self, subscriber: _Optional[str] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("node", "sequence", "full", "endpoints")
+    __slots__ = ("node", "sequence", "full", "endpoints", "age_us")
     NODE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    AGE_US_FIELD_NUMBER: _ClassVar[int]
     node: str
     sequence: int
     full: bool
     endpoints: _containers.RepeatedCompositeFieldContainer[EndpointReport]
-    def __init__(self, node: _Optional[str] = ..., sequence: _Optional[int] = ..., full: _Optional[bool] = ..., endpoints: _Optional[_Iterable[_Union[EndpointReport, _Mapping]]] = ...) -> None: ...
+    age_us: int
+    def __init__(self, node: _Optional[str] = ..., sequence: _Optional[int] = ..., full: _Optional[bool] = ..., endpoints: _Optional[_Iterable[_Union[EndpointReport, _Mapping]]] = ..., age_us: _Optional[int] = ...) -> None: ...
 
 class EndpointReport(_message.Message):
     __slots__ = ("namespace", "pod", "pod_uid", "port", "kernel", "engine")
@@ -41,7 +43,7 @@ class EndpointReport(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., pod: _Optional[str] = ..., pod_uid: _Optional[str] = ..., port: _Optional[int] = ..., kernel: _Optional[_Union[KernelSignal, _Mapping]] = ..., engine: _Optional[_Union[EngineSignal, _Mapping]] = ...) -> None: ...
 
 class KernelSignal(_message.Message):
-    __slots__ = ("age_us", "in_flight", "waiting", "started", "completed", "client_aborted", "server_aborted", "status_5xx", "chunks", "connections", "resets_out", "retransmits", "progress_age_us", "usual_ttft_us", "usual_gap_us", "srtt_us")
+    __slots__ = ("age_us", "in_flight", "waiting", "started", "completed", "client_aborted", "server_aborted", "status_5xx", "chunks", "connections", "resets_out", "retransmits", "progress_age_us", "usual_ttft_us", "usual_gap_us", "srtt_us", "low_gap_us")
     AGE_US_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +60,7 @@ class KernelSignal(_message.Message):
     USUAL_TTFT_US_FIELD_NUMBER: _ClassVar[int]
     USUAL_GAP_US_FIELD_NUMBER: _ClassVar[int]
     SRTT_US_FIELD_NUMBER: _ClassVar[int]
+    LOW_GAP_US_FIELD_NUMBER: _ClassVar[int]
     age_us: int
     in_flight: int
     waiting: int
@@ -74,7 +77,8 @@ class KernelSignal(_message.Message):
     usual_ttft_us: int
     usual_gap_us: int
     srtt_us: int
-    def __init__(self, age_us: _Optional[int] = ..., in_flight: _Optional[int] = ..., waiting: _Optional[int] = ..., started: _Optional[int] = ..., completed: _Optional[int] = ..., client_aborted: _Optional[int] = ..., server_aborted: _Optional[int] = ..., status_5xx: _Optional[int] = ..., chunks: _Optional[int] = ..., connections: _Optional[int] = ..., resets_out: _Optional[int] = ..., retransmits: _Optional[int] = ..., progress_age_us: _Optional[int] = ..., usual_ttft_us: _Optional[int] = ..., usual_gap_us: _Optional[int] = ..., srtt_us: _Optional[int] = ...) -> None: ...
+    low_gap_us: int
+    def __init__(self, age_us: _Optional[int] = ..., in_flight: _Optional[int] = ..., waiting: _Optional[int] = ..., started: _Optional[int] = ..., completed: _Optional[int] = ..., client_aborted: _Optional[int] = ..., server_aborted: _Optional[int] = ..., status_5xx: _Optional[int] = ..., chunks: _Optional[int] = ..., connections: _Optional[int] = ..., resets_out: _Optional[int] = ..., retransmits: _Optional[int] = ..., progress_age_us: _Optional[int] = ..., usual_ttft_us: _Optional[int] = ..., usual_gap_us: _Optional[int] = ..., srtt_us: _Optional[int] = ..., low_gap_us: _Optional[int] = ...) -> None: ...
 
 class EngineSignal(_message.Message):
     __slots__ = ("age_us", "engine", "running", "waiting", "kv_cache_usage", "models", "running_adapters", "waiting_adapters", "max_adapters", "kv_blocks", "kv_block_tokens")

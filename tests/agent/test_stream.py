@@ -68,6 +68,22 @@ def test_a_ring_without_news_sends_nothing() -> None:
     run(body())
 
 
+def test_a_pulse_tells_that_nothing_changed_and_how_old_that_is() -> None:
+    async def body() -> None:
+        view = view_of("a")
+        async with serving(view) as (telemetry, stub):
+            call = stub.Watch(WatchRequest())
+            await read(call)
+            view.sample(rows(row(generation=1)), 2 * S)
+            telemetry.ring()
+            await read(call)
+            telemetry.pulse()
+            frame = await read(call)
+            assert (frame.full, list(frame.endpoints), frame.age_us) == (False, [], 1_000_000)
+
+    run(body())
+
+
 def test_a_watcher_that_reads_slowly_gets_the_newest_state() -> None:
     async def body() -> None:
         view = view_of("a")

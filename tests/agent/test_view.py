@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+import pytest
+
 from agent.engines.families import EngineMetrics
+from agent.kernel.layout import BUCKETS, bucket_index
 from agent.slots import Owner
 from agent.view import View
 from tests.agent.rows import MS, NODE, S, place, pod, row, rows, view_of
@@ -78,3 +83,22 @@ def test_what_an_engine_does_not_tell_is_absent() -> None:
     view.take_page(place("a", "u0"), EngineMetrics(None, None, None, None), S)
     engine = view.frame(None, S).endpoints[0].engine
     assert not any(engine.HasField(name) for name in ("running", "waiting", "kv_cache_usage"))
+
+
+def test_the_quartile_of_gaps_is_looked_at_only_where_there_are_new_ones() -> None:
+    view = view_of("a", "b")
+    asked: list[int] = []
+
+    def histogram(slot: int) -> npt.NDArray[np.uint32]:
+        asked.append(slot)
+        counts = np.zeros(BUCKETS, np.uint32)
+        counts[bucket_index(8_000)] = 100 * len(asked)
+        return counts
+
+    for gaps in (50, 150, 150):
+        view.sample(rows(row(generation=1, gaps=gaps, chunks=gaps), row(generation=1)), S)
+        view.follow_gaps(histogram)
+
+    assert asked == [0, 0]
+    assert view.frame(None, S).endpoints[0].kernel.low_gap_us == pytest.approx(8_000, rel=0.07)
+    assert not view.frame(None, S).endpoints[1].kernel.HasField("low_gap_us")
