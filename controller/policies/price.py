@@ -273,14 +273,17 @@ class Forecast(NamedTuple):
     """What is expected of one endpoint for one request."""
 
     ttft_s: float
+    wait_s: float  # of it: before the request's own prompt has its turn
     gap_s: float
-    measured: bool
+    in_flight: float
+    measured: bool  # by kernels
 
 
 def forecast(job: Job, memory: Prices, at: int) -> Forecast:
     """By the parts of the last choice."""
     tokens = uncached_tokens(job)
     own = float(tokens[at]) if isinstance(tokens, np.ndarray) else tokens
-    _, _, prompt_token_s, ttft_s, gap_s, _, _ = memory.parts[:, at].tolist()
-    wait_s = float(job.adapter_wait_s[at]) if job.adapter_wait_s is not None else 0.0
-    return Forecast(ttft_s + prompt_token_s * own + wait_s, gap_s, memory.pool.measured)
+    _, _, prompt_token_s, ttft_s, gap_s, total, _ = memory.parts[:, at].tolist()
+    load_s = float(job.adapter_wait_s[at]) if job.adapter_wait_s is not None else 0.0
+    ttft_s += prompt_token_s * own + load_s
+    return Forecast(ttft_s, max(0.0, ttft_s - prompt_token_s * own - gap_s), gap_s, total, memory.pool.measured)

@@ -258,3 +258,4 @@ def test_the_forecast_is_of_the_endpoint_that_was_chosen() -> None:
     assert far.ttft_s - near.ttft_s == pytest.approx(0.235)
     assert near.gap_s == pytest.approx(0.0071, rel=0.2)
     assert near.measured
+    assert far.wait_s - near.wait_s == pytest.approx(0.235)
