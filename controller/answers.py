@@ -6,7 +6,7 @@ stored bytes does. Knows messages, not when to send them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from envoy.config.core.v3 import base_pb2
@@ -15,9 +15,20 @@ from envoy.type.v3 import http_status_pb2
 
 DESTINATION = "x-gateway-destination-endpoint"
 METADATA_NAMESPACE = "envoy.lb"
-# What only gateway and picker may say to each other. `set` overwrites the destination; the others are removed.
+# What only gateway and picker may say to each other: a client that could say it would choose an endpoint, or the peers
+# that a pod's disaggregation sidecar calls. The destination is overwritten where there is a pick; the others go.
 CONTROL_HEADERS = frozenset(
-    {DESTINATION, f"{DESTINATION}-subset", f"{DESTINATION}-served", f"{DESTINATION}-fallback"},
+    {
+        DESTINATION,
+        f"{DESTINATION}-subset",
+        f"{DESTINATION}-served",
+        f"{DESTINATION}-fallback",
+        f"{DESTINATION}-scores",
+        "x-prefiller-host-port",
+        "x-encoder-hosts-ports",
+        "x-data-parallel-host-port",
+        "x-kv-cache-source-host-port",
+    },
 )
 # Envoy takes larger chunks, other gateways' buffers end at 64 KiB.
 CHUNK_BYTES = 62_000
@@ -32,24 +43,45 @@ EMPTY_RESPONSE_TRAILERS = ext_proc.ProcessingResponse(response_trailers=ext_proc
 def _mutation(destination: str | None, remove: frozenset[str]) -> ext_proc.HeaderMutation:
     mutation = ext_proc.HeaderMutation(remove_headers=sorted(remove - {destination and DESTINATION}))
     if destination is not None:
-        option = mutation.set_headers.add()
-        option.header.key = DESTINATION
-        option.header.raw_value = destination.encode()
-        option.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+        _set(mutation, DESTINATION, destination)
     return mutation
 
 
-def _with_metadata(response: ext_proc.ProcessingResponse, destination: str) -> bytes:
+def _set(mutation: ext_proc.HeaderMutation, key: str, value: str) -> None:
+    option = mutation.set_headers.add()
+    option.header.key = key
+    option.header.raw_value = value.encode()
+    option.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+@lru_cache(maxsize=8192)
+def metadata(destination: str) -> bytes:
+    """The field dynamic_metadata of a ProcessingResponse; appended to an answer it becomes part of it."""
+    response = ext_proc.ProcessingResponse()
     response.dynamic_metadata.update({METADATA_NAMESPACE: {DESTINATION: destination}})
     return bytes(response.SerializeToString())
 
 
+def headers_answer(destination: str, remove: frozenset[str] = frozenset(), length: int | None = None) -> bytes:
+    """Answers the request headers with the pick; length: of the body that follows, where the gateway must be told."""
+    if length is None:
+        return _headers_answer(destination, remove)
+    mutation = _picked(destination, remove) + _field(b"\x0a", _content_length(length))
+    # HeadersResponse.response = 1 with header_mutation = 2 and clear_route_cache = 5
+    common = _field(b"\x12", mutation) + b"\x28\x01"
+    return _field(b"\x0a", _field(b"\x0a", common)) + metadata(destination)
+
+
 @lru_cache(maxsize=8192)
-def headers_answer(destination: str, remove: frozenset[str] = frozenset()) -> bytes:
-    """Answers the request headers with the pick."""
+def _headers_answer(destination: str, remove: frozenset[str]) -> bytes:
     common = ext_proc.CommonResponse(header_mutation=_mutation(destination, remove), clear_route_cache=True)
     response = ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse(response=common))
-    return _with_metadata(response, destination)
+    return bytes(response.SerializeToString()) + metadata(destination)
+
+
+@lru_cache(maxsize=8192)
+def _picked(destination: str, remove: frozenset[str]) -> bytes:
+    return bytes(_mutation(destination, remove).SerializeToString())
 
 
 @lru_cache(maxsize=8192)
@@ -57,12 +89,24 @@ def body_answer(destination: str) -> bytes:
     """Answers a buffered body with the pick; the headers are still held, so they can change here."""
     common = ext_proc.CommonResponse(header_mutation=_mutation(destination, frozenset()), clear_route_cache=True)
     response = ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=common))
-    return _with_metadata(response, destination)
+    return bytes(response.SerializeToString()) + metadata(destination)
+
+
+def changed_body_answer(destination: str, body: bytes, chunked: bool) -> bytes:
+    """The same with another body, whose length must be told in the same answer unless chunks frame it."""
+    mutation = _mutation(destination, frozenset())
+    if not chunked:
+        _set(mutation, "content-length", str(len(body)))
+    common = ext_proc.CommonResponse(
+        header_mutation=mutation, body_mutation=ext_proc.BodyMutation(body=body), clear_route_cache=True
+    )
+    response = ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=common))
+    return bytes(response.SerializeToString()) + metadata(destination)
 
 
 def trailers_answer(destination: str) -> bytes:
     """Answers trailers with the pick, which can only ride on the metadata there."""
-    return _with_metadata(ext_proc.ProcessingResponse(request_trailers=ext_proc.TrailersResponse()), destination)
+    return b"".join((EMPTY_REQUEST_TRAILERS, metadata(destination)))
 
 
 @lru_cache(maxsize=64)
@@ -74,18 +118,23 @@ def headers_passed(remove: frozenset[str] = frozenset()) -> bytes:
     return bytes(ext_proc.ProcessingResponse(request_headers=headers).SerializeToString())
 
 
-def immediate(status: int, text: str, headers: Sequence[tuple[str, str]] = ()) -> bytes:
+def immediate(status: int, text: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
     """Ends the request here with this status and text."""
     mutation = ext_proc.HeaderMutation()
     for key, value in (("content-type", "text/plain; charset=utf-8"), *headers):
-        option = mutation.set_headers.add()
-        option.header.key = key
-        option.header.raw_value = value.encode()
-        option.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+        _set(mutation, key, value)
     response = ext_proc.ImmediateResponse(
         status=http_status_pb2.HttpStatus(code=status), headers=mutation, body=text.encode(), details="sonde"
     )
     return bytes(ext_proc.ProcessingResponse(immediate_response=response).SerializeToString())
+
+
+def response_headers_answer(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Answers the response headers by setting some."""
+    answer = ext_proc.HeadersResponse()
+    for key, value in headers:
+        _set(answer.response.header_mutation, key, value)
+    return bytes(ext_proc.ProcessingResponse(response_headers=answer).SerializeToString())
 
 
 # ProcessingResponse.request_body = 3 and .response_body = 4, wire type 2
@@ -113,9 +162,19 @@ def _chunk(tag: bytes, part: bytes, last: bool) -> bytes:
     """BodyResponse{response=1{body_mutation=3{streamed_response=3{body=1, end_of_stream=2}}}} under the tag."""
     head = b"\x0a" + _varint(len(part)) if part else b""
     tail = b"\x10\x01" if last else b""
-    for field in (b"\x1a", b"\x1a", b"\x0a", tag):
-        head = field + _varint(len(head) + len(part) + len(tail)) + head
+    for number in (b"\x1a", b"\x1a", b"\x0a", tag):
+        head = number + _varint(len(head) + len(part) + len(tail)) + head
     return b"".join((head, part, tail))
+
+
+def _field(tag: bytes, value: bytes) -> bytes:
+    return tag + _varint(len(value)) + value
+
+
+def _content_length(length: int) -> bytes:
+    """HeaderValueOption{header=1{key=1, raw_value=3}, append_action=3 OVERWRITE_IF_EXISTS_OR_ADD}."""
+    header = _field(b"\x0a", b"content-length") + _field(b"\x1a", b"%d" % length)
+    return _field(b"\x0a", header) + b"\x18\x02"
 
 
 def _varint(number: int) -> bytes:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from controller.exchange import ASSUMED_MODES
 from controller.pick import POLICIES
 from controller.tls import CERTIFICATE, KEY
 
 SHORTEST_REFRESH_S = 0.001
+MOST_ENDPOINTS = 16  # a header and a retry policy have no use for more
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+")
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -34,6 +36,12 @@ class Config:
     bind: str = "0.0.0.0"
     secure_serving: bool = True
     cert_path: Path | None = None  # None: a self-signed certificate is made at start
+    cert_reload: bool = True
+    max_endpoints: int = 1
+    request_body_mode: str = "auto"
+    conformance_hooks: bool = False
+    drain_delay_s: float = 5.0
+    drain_timeout_s: float = 30.0
     refresh_metrics_interval_s: float = 0.05  # of engines that nothing else measures
     config_file: Path | None = None
     policy: str = "sonde"
@@ -64,6 +72,12 @@ def parse(arguments: Sequence[str]) -> Config:
         bind=flags.bind,
         secure_serving=flags.secure_serving,
         cert_path=flags.cert_path,
+        cert_reload=flags.enable_cert_reload,
+        max_endpoints=flags.max_endpoints,
+        request_body_mode=flags.request_body_mode,
+        conformance_hooks=flags.conformance_hooks,
+        drain_delay_s=flags.drain_delay,
+        drain_timeout_s=flags.drain_timeout,
         refresh_metrics_interval_s=flags.refresh_metrics_interval,
         config_file=flags.config_file,
         policy=flags.policy,
@@ -125,6 +139,16 @@ def _ip(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
 
 
+def _endpoints(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_ENDPOINTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number 1..{MOST_ENDPOINTS}")
+    return int(text)
+
+
+def _truth_flag(add: Callable[..., Any], name: str, default: bool, text: str) -> None:
+    add(name, type=_truth, nargs="?", const=True, default=default, metavar="true|false", help=text)
+
+
 def _truth(text: str) -> bool:
     if text in _TRUE:
         return True
@@ -154,15 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grpc-health-port", type=_port, default=9003, metavar="PORT", help="gRPC health")
     add("--metrics-port", type=_port, default=9090, metavar="PORT", help="Prometheus, and the live page")
     add("--bind", type=_ip, default="0.0.0.0", metavar="IP", help="address of all three ports")
-    add(
-        "--secure-serving",
-        type=_truth,
-        nargs="?",
-        const=True,
-        default=True,
-        metavar="true|false",
-        help="TLS on the ext_proc port",
-    )
+    _truth_flag(add, "--secure-serving", True, "TLS on the ext_proc port")
     add(
         "--cert-path",
         type=Path,
@@ -181,6 +197,35 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="accepted for manifests of other pickers; nothing in it is used yet",
+    )
+    _truth_flag(add, "--enable-cert-reload", True, "serve a certificate again when its files change")
+    add(
+        "--max-endpoints",
+        type=_endpoints,
+        default=1,
+        metavar="N",
+        help="endpoints of an answer, best first, for gateways that walk the list on retries",
+    )
+    add(
+        "--request-body-mode",
+        choices=tuple(ASSUMED_MODES),
+        default="auto",
+        help="how a gateway that sends no protocol_config sends bodies; auto: as it turns out",
+    )
+    _truth_flag(add, "--conformance-hooks", False, "obey the conformance suite's headers; any client can steer by them")
+    add(
+        "--drain-delay",
+        type=duration_s,
+        default="5s",
+        metavar="DURATION",
+        help="after SIGTERM: not ready, but still serving, so that gateways notice first",
+    )
+    add(
+        "--drain-timeout",
+        type=duration_s,
+        default="30s",
+        metavar="DURATION",
+        help="after that: for requests that still have no endpoint",
     )
     add("--policy", choices=sorted(POLICIES), default="sonde", help="how an endpoint is chosen")
     add("--agent-port", type=_port, default=9431, metavar="PORT", help="where agents serve their stream")

@@ -3,8 +3,12 @@
 Tasks, all on one event loop: `cluster` follows the manifests; `agent IP:PORT`, one for each agent, follows its
 stream; `engines` reads pages nobody else reads; `live` makes what the live page shows. gRPC servers run beside them,
 the metrics port on threads of its own.
-On SIGTERM or SIGINT: health turns not-serving; the ext_proc server takes no new streams and ends those whose request
-is settled, the others get DRAIN_S; then the tasks are cancelled, and the health and metrics servers close.
+The life's end, on SIGTERM or SIGINT: readiness turns not-serving, and all goes on for --drain-delay, so that gateways
+stop sending before anything is refused; then the ext_proc server takes no new streams and ends those whose request is
+settled, the others get --drain-timeout; then the tasks are cancelled, and the health and metrics servers close. A
+second signal ends at once.
+
+Readiness: the pool is known. Liveness: the event loop answers, since health is served on it.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from controller import document, extproc, metrics, tls, web
 from controller.agents import Agents
 from controller.config import Config
 from controller.engines import Engines
+from controller.exchange import ASSUMED_MODES
 from controller.live import Board, Live
 from controller.metrics import Counts, Snapshot, TableCollector, Totals
 from controller.model import ClusterChanged, Event, address_of
@@ -41,7 +46,7 @@ from controller.table import Table
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-DRAIN_S = 10.0
+CERTIFICATE_LOOK_S = 1.0
 SNAPSHOT_LIMIT_S = 2.0
 BUSY_S = 1.0  # requests came within so long
 
@@ -66,8 +71,13 @@ class Ports:
     metrics: int
 
 
-async def run(config: Config, stop: asyncio.Event, started: Callable[[Ports], None] = lambda _: None) -> None:
-    """Serves until `stop` is set. Raises StartError."""
+async def run(
+    config: Config,
+    stop: asyncio.Event,
+    started: Callable[[Ports], None] = lambda _: None,
+    hurry: asyncio.Event | None = None,
+) -> None:
+    """Serves until `stop` is set, then drains until done or `hurry` is set. Raises StartError."""
     with ExitStack() as resources:
         controller = _Controller(config)
         ports = await controller.start(resources)
@@ -77,7 +87,7 @@ async def run(config: Config, stop: asyncio.Event, started: Callable[[Ports], No
                 tasks = controller.work(group)
                 await stop.wait()
                 log.info("stopping")
-                await controller.drain()
+                await controller.drain(hurry or asyncio.Event())
                 for task in tasks:
                     task.cancel()
         finally:
@@ -86,12 +96,16 @@ async def run(config: Config, stop: asyncio.Event, started: Callable[[Ports], No
 
 
 async def run_until_signal(config: Config) -> None:
-    """Serves until SIGTERM or SIGINT. Raises StartError."""
-    stop = asyncio.Event()
+    """Serves until SIGTERM or SIGINT; a second one ends the drain. Raises StartError."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await run(config, stop)
+        loop.add_signal_handler(number, signalled)
+    await run(config, stop, hurry=hurry)
 
 
 @dataclass(slots=True)
@@ -108,6 +122,7 @@ class _Controller:
     engines: Engines | None = None
     synced: bool | None = None  # None: the cluster has not been read yet
     draining: bool = False
+    _certificates: tls.Certificates | None = None
     _server: grpc.aio.Server | None = None
     _health_server: grpc.aio.Server | None = None
     _turns: tuple[int, float] = (0, -1e9)  # the picker's turn when last looked at, and since when it is that
@@ -116,8 +131,9 @@ class _Controller:
         config = self.config
         self.rng = Random(config.seed)
         self.table = Table(config.pool_group, config.pool_namespace, config.pool_name)
-        self.picker = Picker(self.table, POLICIES[config.policy], self.rng)
-        self.processor = extproc.ExternalProcessor(self.picker, Counts(self.registry))
+        self.picker = Picker(self.table, POLICIES[config.policy], self.rng, max_endpoints=config.max_endpoints)
+        manner = extproc.Manner(assumed_mode=ASSUMED_MODES[config.request_body_mode], hooks=config.conformance_hooks)
+        self.processor = extproc.ExternalProcessor(self.picker, Counts(self.registry), manner)
 
     async def start(self, resources: ExitStack) -> Ports:
         """Opens the ports. Raises StartError."""
@@ -128,7 +144,7 @@ class _Controller:
         try:
             self._server = grpc.aio.server(options=extproc.OPTIONS)
             self._server.add_generic_rpc_handlers((self.processor.handler(),))
-            credentials = tls.credentials(config.cert_path) if config.secure_serving else None
+            credentials = self._credentials() if config.secure_serving else None
             grpc_port = _listen(self._server, self.health, config.bind, config.grpc_port, credentials)
             self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
             health_port = _listen(self._health_server, self.health, config.bind, config.grpc_health_port, None)
@@ -157,6 +173,13 @@ class _Controller:
         )
         return Ports(grpc_port, health_port, metrics_port)
 
+    def _credentials(self) -> grpc.ServerCredentials:
+        """Raises CertificateError."""
+        if self.config.cert_path is None or not self.config.cert_reload:
+            return tls.credentials(self.config.cert_path)
+        self._certificates = tls.Certificates(self.config.cert_path)
+        return self._certificates.server_credentials()
+
     def work(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Starts the eternal tasks."""
         subscriber = f"{self.config.pool_namespace}/{self.config.pool_name}"
@@ -168,16 +191,25 @@ class _Controller:
         }
         if self.config.ui:
             work["live"] = Live(self._document, self.board).run()
+        if self._certificates:
+            work["certificates"] = _look_at(self._certificates)
         return [group.create_task(task, name=name) for name, task in work.items()]
 
-    async def drain(self) -> None:
-        """Lets every request that came get its endpoint, and takes no new ones."""
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Lets gateways notice, then lets every request that came get its endpoint, and takes no new ones."""
         self.draining = True
         await self._set_health()
+        hurried = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait({hurried}, timeout=self.config.drain_delay_s)
         assert self._server is not None
-        stopping = asyncio.ensure_future(self._server.stop(DRAIN_S))
+        stopping = asyncio.ensure_future(self._server.stop(self.config.drain_timeout_s))
         self.processor.drain()
+        await asyncio.wait({hurried, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if hurry.is_set():
+            log.info("a second signal: ending at once")
+            await self._server.stop(None)
         await stopping
+        hurried.cancel()
         if self.agents:
             self.agents.close()
 
@@ -260,6 +292,13 @@ def _ask(loop: asyncio.AbstractEventLoop, make: Callable[[], T]) -> T:
         return make()
 
     return asyncio.run_coroutine_threadsafe(answer(), loop).result(timeout=SNAPSHOT_LIMIT_S)
+
+
+async def _look_at(certificates: tls.Certificates) -> None:
+    """So that a faulty file is in the log before a gateway next connects."""
+    while True:
+        await asyncio.sleep(CERTIFICATE_LOOK_S)
+        certificates.refresh()
 
 
 def _listen(

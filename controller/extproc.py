@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from controller.classes import NO_ENDPOINT, Refusal, unknown_model
-from controller.exchange import Exchange
+from controller.exchange import BUFFERED, QUIET_S, UNDECLARED, Exchange
 from controller.metrics import Counts
+from controller.model import Source
 from controller.models import UnknownModel
 from controller.picker import Pick, Picker
 from controller.resolving import Resolver
@@ -29,6 +30,8 @@ SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 # Envoy applies no time limit in FULL_DUPLEX_STREAMED, so the request must be here after so long, slow uploads included.
 REQUEST_LIMIT_S = 60.0
 MESSAGE_LIMIT_BYTES = 64 << 20  # a BUFFERED body is one message; grpcio's default ends at 4 MiB
+TRACE_PAUSE_S = 1.0
+PEER_LIMIT = 1024  # connections of gateways without protocol_config whose mode is remembered
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
@@ -40,16 +43,30 @@ OPTIONS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How exchanges are held."""
+
+    request_limit_s: float = REQUEST_LIMIT_S
+    assumed_mode: int = UNDECLARED
+    hooks: bool = False  # the conformance suite's
+    quiet_s: float = QUIET_S
+
+
 class ExternalProcessor:
     """All open streams of one controller."""
 
-    def __init__(self, picker: Picker, counts: Counts, request_limit_s: float = REQUEST_LIMIT_S) -> None:
+    def __init__(self, picker: Picker, counts: Counts, manner: Manner | None = None) -> None:
         self._picker = picker
         self._resolver = Resolver(picker.table, picker.rng)
         self._counts = counts
-        self._request_limit_s = request_limit_s
+        self._manner = manner or Manner()
+        # A response is of use where it may tell which endpoint served, and where nothing else tells its end.
+        self._follows_all = self._manner.hooks or picker.max_endpoints > 1
+        self._modes: dict[str, int] = {}  # what gateways without protocol_config turned out to speak, by connection
         self._answered: set[asyncio.Task[Any]] = set()  # streams that may close without harm to their request
         self._draining = False
+        self._next_trace_s = 0.0
         self.open = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -63,24 +80,56 @@ class ExternalProcessor:
             task.cancel()
 
     async def process(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
-        stream = _Stream(Exchange(), self._resolver, self._picker, self._counts, context)
+        exchange = Exchange(self._manner.assumed_mode, self._manner.hooks)
+        stream = _Stream(exchange, self._resolver, self._picker, self._counts, context, self.fault)
         self.open += 1
         try:
             await self._request_phase(stream)
-            if stream.exchange.answered and not self._draining:
+            if exchange.answered and not self._draining and self._follows(stream):
                 await self._response_phase(stream)
         finally:
             self.open -= 1
             stream.close()
 
+    def _follows(self, stream: _Stream) -> bool:
+        """Whether the response phase is of use: not where the kernel counts, which tells the end itself.
+
+        The stream may end as soon as the body went back: the gateway goes on without us, and a response of a
+        thousand chunks costs nothing here even where the gateway would send each one.
+        """
+        return self._follows_all or stream.pick is None or stream.pick.row.source is not Source.KERNEL
+
     async def _request_phase(self, stream: _Stream) -> None:
         try:
-            async with asyncio.timeout(self._request_limit_s):
-                while not stream.exchange.answered and await stream.step():
-                    pass
+            async with asyncio.timeout(self._manner.request_limit_s):
+                while not stream.exchange.answered:
+                    if stream.exchange.undecided:
+                        await self._decide(stream)
+                    if not await stream.step():
+                        return
+                    if stream.exchange.learned is not None and len(self._modes) < PEER_LIMIT:
+                        self._modes[stream.context.peer()] = stream.exchange.learned
         except TimeoutError:
-            text = f"request did not arrive within {self._request_limit_s:g} s"
+            text = f"request did not arrive within {self._manner.request_limit_s:g} s"
             await stream.send(stream.exchange.refuse(408, "RequestTimeout", text))
+
+    async def _decide(self, stream: _Stream) -> None:
+        """A gateway that does not say how it sends bodies shows it by waiting, or by not waiting, for an answer."""
+        mode = self._modes.get(stream.context.peer())
+        if mode is None:
+            mode = None if await stream.look(self._manner.quiet_s) else BUFFERED
+        if mode == BUFFERED:
+            await stream.send(stream.exchange.quiet())
+
+    def fault(self) -> bool:
+        """A fault of our own met a request; returns whether the request goes on without a pick."""
+        self._counts.faults.inc()
+        now = time.monotonic()
+        if now >= self._next_trace_s:  # a fault that every request meets would fill the disk
+            self._next_trace_s = now + TRACE_PAUSE_S
+            log.error("a request met a fault of ours; the pool's failureMode answers it")
+        pool = self._picker.table.pool
+        return pool is not None and pool.failure_mode == "FailOpen"
 
     async def _response_phase(self, stream: _Stream) -> None:
         """Keeps the stream as long as the gateway does: in BUFFERED mode its end is the end of the response."""
@@ -90,8 +139,10 @@ class ExternalProcessor:
         try:
             while await stream.step():
                 pass
+            stream.saw_end = True
         except asyncio.CancelledError:
             if not self._draining or context_is_done(stream.context):
+                stream.saw_end = True
                 raise
             task.uncancel()  # drain() asked for an orderly end, which gRPC sends when this returns
         finally:
@@ -106,7 +157,19 @@ def context_is_done(context: grpc.aio.ServicerContext) -> bool:
 class _Stream:
     """One exchange and its pick, on one gRPC stream."""
 
-    __slots__ = ("_counts", "_picker", "_resolver", "_sent", "context", "exchange", "pick")
+    __slots__ = (
+        "_counts",
+        "_fault",
+        "_judged",
+        "_next",
+        "_picker",
+        "_resolver",
+        "_sent",
+        "context",
+        "exchange",
+        "pick",
+        "saw_end",
+    )
 
     def __init__(
         self,
@@ -115,30 +178,52 @@ class _Stream:
         picker: Picker,
         counts: Counts,
         context: grpc.aio.ServicerContext,
+        fault: Callable[[], bool],
     ) -> None:
         self.exchange = exchange
         self.context = context
         self.pick: Pick | None = None
+        self.saw_end = False  # the gateway closed the stream, with or after the response
         self._resolver = resolver
         self._picker = picker
         self._counts = counts
+        self._fault = fault
+        self._next: asyncio.Future[Any] | None = None  # a message that is already waited for
         self._sent = False
+        self._judged = False
+
+    async def look(self, limit_s: float) -> bool:
+        """Waits so long for the next message and leaves it to step(): gRPC loses what a cancelled read would get."""
+        self._next = asyncio.ensure_future(self.context.read())
+        await asyncio.wait({self._next}, timeout=limit_s)
+        return self._next.done()
 
     async def step(self) -> bool:
         """Reads one message and sends what it leads to; False once the stream has nothing more to say."""
-        message = await self.context.read()
+        awaited, self._next = self._next, None
+        message = await (awaited or self.context.read())
         if message is grpc.aio.EOF:
             return False
-        await self.send(self.exchange.receive(message))
+        await self.send(self._guarded(lambda: self.exchange.receive(message)))
         if self.exchange.asks is not None:
-            answers = self._settle()
-            await self.send(answers)
-            self._sent = self.pick is not None
+            await self.send(self._guarded(self._settle))
+            self._sent = bool(self.exchange.destination)
+        if self.exchange.served is not None and not self._judged:
+            self._judged = True
+            if self.pick:
+                self.pick.served_by(self.exchange.served, time.monotonic())
         return not self.exchange.over
 
     async def send(self, answers: list[bytes]) -> None:
         for answer in answers:
             await self.context.write(answer)
+
+    def _guarded(self, act: Callable[[], list[bytes]]) -> list[bytes]:
+        """Whatever goes wrong in here, the gateway gets an answer: it would wait for ever in FULL_DUPLEX_STREAMED."""
+        try:
+            return act()
+        except Exception:  # noqa: BLE001 - logged by _fault
+            return self.exchange.fail(self._fault())
 
     def _settle(self) -> list[bytes]:
         request = self.exchange.asks
@@ -153,12 +238,15 @@ class _Stream:
         self._counts.picked(request, time.perf_counter() - began)
         if self.pick is None:
             return self._refuse(NO_ENDPOINT)
-        return self.exchange.answer(self.pick.destination)
+        rewrite = request.resolved.rewrite if request.resolved else None
+        return self.exchange.answer(self.pick.destination, rewrite)
 
     def _refuse(self, refusal: Refusal) -> list[bytes]:
         return self.exchange.refuse(refusal.status, refusal.code, refusal.text, refusal.headers)
 
     def close(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
         if self.exchange.refused is not None:
             self._counts.refused(self.exchange.refused)
         if self.pick is None:
@@ -166,7 +254,7 @@ class _Stream:
         now = time.monotonic()
         if not self._sent:
             self.pick.drop(now)
-        elif self.exchange.outlives_stream:
-            self.pick.detach(now)
-        else:
+        elif self.saw_end and not self.exchange.outlives_stream:
             self.pick.end(now)
+        else:
+            self.pick.detach(now)

@@ -51,6 +51,7 @@ class EndpointView:
     engine_age_s: float | None
     unshown: int
     picks: dict[Reason, int]
+    misses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ def _view(row: Row, now: float) -> EndpointView:
         engine_age_s=now - row.engine.true_at_s if row.engine else None,
         unshown=row.ledger.unshown,
         picks=dict(row.picks),
+        misses=row.misses,
     )
 
 
@@ -122,6 +124,11 @@ class Counts:
             "inference_extension_scheduler_e2e_duration_seconds",
             "Time from a whole request to its endpoint.",
             buckets=DECISION_BUCKETS,
+            registry=registry,
+        )
+        self.faults = Counter(
+            "sonde_controller_faults",
+            "Requests that met a fault of the controller itself and were answered by the pool's failureMode.",
             registry=registry,
         )
         info = Gauge("inference_extension_info", "Constant 1.", ("commit", "build_ref"), registry=registry)
@@ -259,7 +266,14 @@ def _endpoints(taken: Snapshot) -> Iterator[Metric]:
         for source, age_s in ((Source.KERNEL, end.kernel_age_s), (Source.ENGINE, end.engine_age_s)):
             if age_s is not None:
                 age.add_metric((*labels, source.value), age_s)
-    yield from (in_flight, load, age)
+    misses = CounterMetricFamily(
+        "sonde_controller_endpoint_misses",
+        "Requests that the gateway brought to another endpoint than the one picked.",
+        labels=ENDPOINT,
+    )
+    for end in taken.endpoints:
+        misses.add_metric((end.namespace, end.pod, str(end.port)), end.misses)
+    yield from (in_flight, load, age, misses)
     yield from (_gauge(taken, name, text, value) for name, text, value in GAUGES)
 
 

@@ -5,8 +5,9 @@ Times ending in `_at_s` or `_until_s` are on the controller's monotonic clock. N
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.cluster.objects import Cluster
@@ -19,6 +20,20 @@ PortKey = tuple[str, str, int]  # namespace, pod, port
 
 def address_of(ip: str, port: int) -> Address:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def parts_of(text: str) -> tuple[str, int | None]:
+    """Address and port of "ip:port", "ip", "[ip6]:port", "[ip6]" or "ip6", the address in its shortest form.
+
+    What is none of these comes back as it is, and is nobody's address.
+    """
+    host, colon, port = text.rpartition(":")
+    bare = not colon or (":" in host and not host.endswith("]"))
+    host, port = (text, "") if bare else (host, port)
+    try:
+        return str(ipaddress.ip_address(host.strip("[]"))), int(port) if port else None
+    except ValueError:
+        return text, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,3 +200,4 @@ class Request:
     flow: str | None = None  # whose request it is, as a header says: flows of one class share fairly
     target: str | None = None  # the model to ask the engine for, as a header says
     resolved: Resolved | None = None  # None: nobody has looked it up yet
+    body: bytes | None = field(default=None, compare=False, repr=False)  # None: not seen, or only a part of it

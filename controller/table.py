@@ -38,6 +38,7 @@ from controller.model import (
     Reason,
     Report,
     Source,
+    parts_of,
 )
 from controller.models import Catalogue, catalogue_of
 from controller.pick import STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
@@ -46,6 +47,8 @@ from controller.reservations import Ledger, Reservation
 KERNEL_SILENCE_S = 2.5
 KERNEL_BROKEN_S = 0.25
 ENGINE_LIMIT_S = 2.5
+# A gateway that reports another endpoint as the one that served could not use ours. It comes last for so long.
+MISSED_S = 5.0
 
 FOREVER = float("inf")
 
@@ -78,6 +81,8 @@ class Row:
     due_s: float = FOREVER  # when it must be evaluated next
     queued_s: float = FOREVER  # the earliest time the table's queue holds for it
     picks: dict[Reason, int] = field(default_factory=dict)
+    misses: int = 0  # requests that the gateway could not bring here
+    shunned_until_s: float = -FOREVER
 
     def fresh_kernel(self, now: float) -> KernelSignal | None:
         return self.kernel if self.kernel and now < self._kernel_until_s() else None
@@ -97,12 +102,14 @@ class Row:
         kernel, engine = self.fresh_kernel(now), self.fresh_engine(now)
         state = self.vigil.watch(kernel, now)
         self._measure(kernel, engine)
-        self.penalty = self._penalty(state)
+        self.penalty = self._penalty(state, now)
         dues = [self.ledger.due_s(), self.vigil.due_s(kernel)]
         if kernel:
             dues.append(self._kernel_until_s())
         if engine:
             dues.append(engine.true_at_s + ENGINE_LIMIT_S)
+        if now < self.shunned_until_s:
+            dues.append(self.shunned_until_s)
         self.due_s = min(dues)
 
     def _measure(self, kernel: KernelSignal | None, engine: EngineSignal | None) -> None:
@@ -115,8 +122,9 @@ class Row:
         else:
             self.source, self.load = Source.OWN, self.ledger.own
 
-    def _penalty(self, state: State) -> float:
+    def _penalty(self, state: State, now: float) -> float:
         shunned = state in (State.STALLED, State.SUSPECT) or (state is State.TRIAL and self.load > 0)
+        shunned = shunned or now < self.shunned_until_s
         penalty = STALLED_STEP if shunned else 0.0
         penalty += 0.0 if self.endpoint.ready else UNREADY_STEP
         return penalty + (TERMINATING_STEP if self.endpoint.terminating else 0.0)
@@ -135,6 +143,7 @@ class Table:
     nodes: dict[str, Node] = field(default_factory=dict)
     _by_address: dict[Address, Row] = field(default_factory=dict)
     _by_key: dict[PortKey, Row] = field(default_factory=dict)
+    _by_ip: dict[str, list[Row]] = field(default_factory=dict)
     _reports: dict[str, dict[PortKey, Report]] = field(default_factory=dict)  # by node
     _ranks: list[float] = field(default_factory=list)
     _unmeasured: set[int] = field(default_factory=set)
@@ -195,8 +204,9 @@ class Table:
             row = self._by_address.get(entry)
             if row:
                 found.add(row.index)
-            else:
-                found.update(row.index for row in self.rows if row.endpoint.ip == entry.strip("[]"))
+                continue
+            ip, port = parts_of(entry)
+            found.update(row.index for row in self._by_ip.get(ip, ()) if port in (None, row.endpoint.port))
         return sorted(found)
 
     def reserve(self, row: Row, now: float) -> Reservation:
@@ -208,6 +218,12 @@ class Table:
         """The request was not sent."""
         row.ledger.drop(reservation)
         self._settle(row, now)
+
+    def miss(self, row: Row, reservation: Reservation, now: float) -> None:
+        """The request did not get through to the endpoint."""
+        row.misses += 1
+        row.shunned_until_s = now + MISSED_S
+        self.drop(row, reservation, now)
 
     def end(self, row: Row, reservation: Reservation, now: float) -> None:
         """The request is over."""
@@ -244,6 +260,9 @@ class Table:
         self._by_address = {row.endpoint.address: row for row in rows}
         self.rows = list(self._by_address.values())
         self._by_key = {row.endpoint.key: row for row in self.rows}
+        self._by_ip = {}
+        for row in self.rows:
+            self._by_ip.setdefault(parts_of(row.endpoint.ip)[0], []).append(row)
         self._ranks = [0.0] * len(self.rows)
         self._unmeasured = set()
         self._measured_load = 0

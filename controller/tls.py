@@ -1,8 +1,12 @@
-"""The serving certificate: one given as files, or one made at start that nobody can verify but that encrypts."""
+"""The serving certificate: one given as files, read again when they change, or one made at start that nobody can verify
+but that encrypts.
+"""
 
 from __future__ import annotations
 
 import datetime
+import logging
+import threading
 from pathlib import Path
 
 import grpc
@@ -11,6 +15,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+log = logging.getLogger(__name__)
 
 CERTIFICATE = "tls.crt"  # as in Kubernetes secrets of type kubernetes.io/tls
 KEY = "tls.key"
@@ -65,6 +71,65 @@ def _read(path: Path) -> bytes:
         raise CertificateError(f"{path}: {error.strerror}") from error
 
 
+class Certificates:
+    """What is served, kept the same as the files: a change is seen with the next connection or the next `refresh`.
+
+    gRPC asks from threads of its own, hence the lock. A pair that is no good, or half written, leaves the last good one
+    in place and is logged once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises CertificateError."""
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._seen = self._signature()
+        self._pair = from_folder(folder)
+
+    def refresh(self) -> bool:
+        """Looks at the files; whether another pair is served from now on."""
+        with self._lock:
+            signature = self._signature()
+            if signature == self._seen:
+                return False
+            self._seen = signature
+            try:
+                pair = from_folder(self._folder)
+            except CertificateError as error:
+                log.error("certificate: %s; the last good one stays", error)
+                return False
+            if pair == self._pair:
+                return False
+            self._pair = pair
+            log.info("certificate: %s read again", self._folder)
+            return True
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        served = self._pair
+
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            """None: no change since the last call."""
+            nonlocal served
+            self.refresh()
+            if self._pair is served:
+                return None
+            served = self._pair
+            return grpc.ssl_server_certificate_configuration([served])
+
+        return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([served]), fetch)
+
+    def _signature(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """Tells one state of the files from the next; through links, as Kubernetes swaps secrets by one."""
+        return tuple(_stat(self._folder / name) for name in (CERTIFICATE, KEY))
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def credentials(cert_path: Path | None) -> grpc.ServerCredentials:
-    """Server credentials; gRPC offers h2 by ALPN itself. Raises CertificateError."""
+    """Server credentials that stay as they are; gRPC offers h2 by ALPN itself. Raises CertificateError."""
     return grpc.ssl_server_credentials([from_folder(cert_path) if cert_path else self_signed()])

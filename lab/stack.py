@@ -132,7 +132,7 @@ class Starter:
             *("--pool-name", manifests.POOL, "--pool-namespace", manifests.NAMESPACE),
             *("--bind", ground.node_ip, "--grpc-port", str(ports.grpc), "--grpc-health-port", str(ports.health)),
             *("--metrics-port", str(ports.metrics), "--agent-port", str(ports.agent)),
-            *("--manifests", str(self._home.manifests), "--seed", str(seed), "--ui"),
+            *("--manifests", str(self._home.manifests), "--seed", str(seed), "--drain-delay=0s", "--ui"),
         )
         return await self._start("controller", ground.node_command(command))
 

@@ -30,13 +30,13 @@ def pod(name: str, ip: str | None = None, **changes: Any) -> Pod:
     return Pod(**(values | changes))
 
 
-def cluster(*pods: Pod, ports: tuple[int, ...] = (PORT,)) -> Cluster:
-    return cluster_of([Pool("default", "p", GROUP, "v1", LABELS, ports, "FailClose", ""), *pods])
+def cluster(*pods: Pod, ports: tuple[int, ...] = (PORT,), failure_mode: str = "FailClose") -> Cluster:
+    return cluster_of([Pool("default", "p", GROUP, "v1", LABELS, ports, failure_mode, ""), *pods])
 
 
-def table(*pods: Pod, now: float = 0.0, ports: tuple[int, ...] = (PORT,)) -> Table:
+def table(*pods: Pod, now: float = 0.0, **pool: Any) -> Table:
     made = Table(GROUP, "default", "p")
-    made.apply(ClusterChanged(cluster(*pods, ports=ports)), now)
+    made.apply(ClusterChanged(cluster(*pods, **pool)), now)
     return made
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 
-from controller.exchange import FULL_DUPLEX, SUBSET_KEY, SUBSET_NAMESPACE
+from controller.answers import DESTINATION
+from controller.exchange import FULL_DUPLEX
+from controller.reading import SERVED_KEY, SERVED_NAMESPACE, SUBSET_KEY, SUBSET_NAMESPACE
 
 BODY = b'{"model": "m", "prompt": "hello"}'
 
@@ -36,17 +38,23 @@ def headers(
     return message.SerializeToString()
 
 
-def body(data: bytes = BODY, ends: bool = True) -> bytes:
-    part = ext_proc.HttpBody(body=data, end_of_stream=ends)
-    return ext_proc.ProcessingRequest(request_body=part).SerializeToString()
+def body(data: bytes = BODY, ends: bool = True, mode: int | None = None) -> bytes:
+    """mode: of gateways whose first message this is."""
+    message = ext_proc.ProcessingRequest(request_body=ext_proc.HttpBody(body=data, end_of_stream=ends))
+    if mode is not None:
+        message.protocol_config.request_body_mode = mode
+    return message.SerializeToString()
 
 
 def trailers() -> bytes:
     return ext_proc.ProcessingRequest(request_trailers=ext_proc.HttpTrailers()).SerializeToString()
 
 
-def response_headers() -> bytes:
-    return ext_proc.ProcessingRequest(response_headers=ext_proc.HttpHeaders()).SerializeToString()
+def response_headers(served: str | None = None) -> bytes:
+    message = ext_proc.ProcessingRequest(response_headers=ext_proc.HttpHeaders())
+    if served is not None:
+        message.metadata_context.filter_metadata[SERVED_NAMESPACE].update({SERVED_KEY: served})
+    return message.SerializeToString()
 
 
 def response_body(data: bytes, ends: bool) -> bytes:
@@ -66,11 +74,17 @@ def kinds(answers: list[bytes]) -> list[str | None]:
     return [read(answer).WhichOneof("response") for answer in answers]
 
 
+def mutation(answer: Any) -> Any:
+    return getattr(answer, answer.WhichOneof("response")).response.header_mutation
+
+
+def set_headers(answer: Any) -> dict[str, str]:
+    return {option.header.key: option.header.raw_value.decode() for option in mutation(answer).set_headers}
+
+
 def header_pick(answer: Any) -> str | None:
     """The endpoint in the header mutation of an answer to headers or to a buffered body."""
-    common = getattr(answer, answer.WhichOneof("response")).response
-    picks = [o.header.raw_value.decode() for o in common.header_mutation.set_headers]
-    return picks[0] if picks else None
+    return set_headers(answer).get(DESTINATION)
 
 
 def metadata_pick(answer: Any) -> str | None:

@@ -19,6 +19,8 @@ def test_the_defaults_are_the_fields(tmp_path: Path) -> None:
     assert (config.pool_namespace, config.pool_group) == ("default", "inference.networking.k8s.io")
     assert (config.secure_serving, config.cert_path, config.policy) == (True, None, "sonde")
     assert config.refresh_metrics_interval_s == pytest.approx(0.05)
+    assert (config.max_endpoints, config.conformance_hooks, config.cert_reload) == (1, False, True)
+    assert (config.drain_delay_s, config.drain_timeout_s) == (5, 30)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,9 @@ def test_switches_take_a_value_or_none_as_in_go(tmp_path: Path, flag: str, wante
         (["--config-file", "/nonexistent"], "/nonexistent is no file"),
         (["--cert-path", "/nonexistent"], "tls.crt"),
         (["--cert-path", "/" + "x" * 300], "File name too long"),
+        (["--max-endpoints", "0"], "no number 1..16"),
+        (["--request-body-mode", "none"], "invalid choice"),
+        (["--drain-delay", "5"], "no duration"),
         (["--bind", "nonsense"], "no IP address"),
         (["--nonsense"], "--nonsense"),
     ],

@@ -80,7 +80,9 @@ async def controller(folder: Path, *more: str) -> AsyncIterator[Running]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "controller", "--pool-name", manifests.POOL, "--manifests", str(folder)),
         *("--bind", "127.0.0.1", "--secure-serving=false", "--grpc-port", str(ports[0])),
-        *("--grpc-health-port", str(ports[1]), "--metrics-port", str(ports[2]), *more),
+        *("--grpc-health-port", str(ports[1]), "--metrics-port", str(ports[2])),
+        "--drain-delay=0s",
+        *more,
         stderr=asyncio.subprocess.PIPE,
     )
     running = Running(process, *ports)
@@ -157,6 +159,40 @@ def test_sigterm_lets_open_exchanges_end_and_takes_no_new_ones(tmp_path: Path) -
                 status, said = await ending
             assert status == 0
             assert "Traceback" not in said
+
+    run(body())
+
+
+def test_while_gateways_notice_new_requests_are_still_served(tmp_path: Path) -> None:
+    async def body() -> None:
+        write(tmp_path, pods=1)
+        async with controller(tmp_path, "--drain-delay=60s") as running:
+            await running.until("readiness", SERVING)
+            running.process.send_signal(signal.SIGTERM)
+            await running.until("readiness", NOT_SERVING)
+            assert await running.health("liveness") == SERVING
+            _, answer = await asked(running.port, m.headers(BUFFERED), m.body(), answers=2)
+            assert m.header_pick(answer) == "127.0.4.1:8000"
+            status, said = await running.end()  # a second signal ends at once
+            assert status == 0
+            assert "ending at once" in said
+            assert "Traceback" not in said
+
+    run(body())
+
+
+def test_a_second_signal_ends_what_does_not_end(tmp_path: Path) -> None:
+    async def body() -> None:
+        write(tmp_path, pods=1)
+        async with controller(tmp_path, "--drain-timeout=60s") as running:
+            await running.until("readiness", SERVING)
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+                call = channel.stream_stream(f"/{extproc.SERVICE}/Process")()
+                await call.write(m.headers(BUFFERED))
+                await call.read()  # and its body never comes
+                running.process.send_signal(signal.SIGTERM)
+                await running.until("readiness", NOT_SERVING)
+                assert (await running.end())[0] == 0
 
     run(body())
 

@@ -78,6 +78,22 @@ def test_what_comes_after_the_end_of_a_full_duplex_body_is_ignored(again: bytes)
     assert exchange.receive(again) == []
 
 
+def test_full_duplex_tells_the_length_that_the_gateway_took_away() -> None:
+    answers = through(Exchange(), m.headers(FULL_DUPLEX), m.body())
+    chunked = through(Exchange(), m.headers(FULL_DUPLEX, transfer_encoding="chunked"), m.body())
+    trailed = through(Exchange(), m.headers(FULL_DUPLEX), m.body(ends=False), m.trailers())
+
+    assert m.set_headers(m.read(answers[0]))["content-length"] == str(len(m.BODY))
+    assert "content-length" not in m.set_headers(m.read(chunked[0])) | m.set_headers(m.read(trailed[0]))
+
+
+def test_a_gateway_that_keeps_the_headers_to_itself_gets_the_pick_with_the_body() -> None:
+    (answer,) = through(Exchange(), m.body(mode=FULL_DUPLEX))
+
+    assert m.streamed([answer]) == (m.BODY, [True], [len(m.BODY)])
+    assert m.metadata_pick(m.read(answer)) == DESTINATION
+
+
 # buffered
 
 
@@ -153,11 +169,6 @@ def test_a_request_without_body_is_picked_on_its_headers_in_every_mode(mode: int
     assert exchange.receive(m.body(b"")) == []
 
 
-def test_a_gateway_without_protocol_config_is_taken_for_the_assumed_mode() -> None:
-    assert Exchange().receive(m.headers(None)) == []
-    assert m.kinds(Exchange(BUFFERED).receive(m.headers(None))) == ["request_headers"]
-
-
 # what is read
 
 
@@ -200,7 +211,7 @@ def test_control_headers_of_clients_do_not_get_through(mode: int) -> None:
             mutation = getattr(answer, answer.WhichOneof("response")).response.header_mutation
             removed |= set(mutation.remove_headers)
             overwritten |= {option.header.key for option in mutation.set_headers}
-    assert overwritten == {"x-gateway-destination-endpoint"}
+    assert overwritten - {"content-length"} == {"x-gateway-destination-endpoint"}
     assert "x-gateway-destination-endpoint-served" in removed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ from agent.cluster.objects import Model, cluster_of
 from controller import extproc
 from controller.classes import NO_ENDPOINT
 from controller.exchange import BUFFERED, FULL_DUPLEX, NONE
+from controller.extproc import Manner
 from controller.metrics import Counts
 from controller.model import ClusterChanged
+from controller.pick import Policy, sonde
 from controller.picker import Picker
 from controller.table import Table
 from tests.conftest import run
 from tests.controller import messages as m
-from tests.controller.known import pod, table
+from tests.controller.known import frame, kernel, pod, table
 
 METHOD = f"/{extproc.SERVICE}/Process"
 
@@ -43,10 +46,13 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(*pods: Any, request_limit_s: float = 10) -> AsyncIterator[Served]:
-    known = table(*pods)
+async def serving(
+    *pods: Any, policy: Policy = sonde, failure_mode: str = "FailClose", max_endpoints: int = 1, **manner: Any
+) -> AsyncIterator[Served]:
+    known = table(*pods, failure_mode=failure_mode)
     registry = CollectorRegistry()
-    processor = extproc.ExternalProcessor(Picker(known, rng=Random(1)), Counts(registry), request_limit_s)
+    picker = Picker(known, policy, Random(1), max_endpoints=max_endpoints)
+    processor = extproc.ExternalProcessor(picker, Counts(registry), Manner(**manner))
     server = grpc.aio.server(options=extproc.OPTIONS)
     server.add_generic_rpc_handlers((processor.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -253,3 +259,102 @@ def test_a_thousand_exchanges_are_open_at_once() -> None:
         assert served.ledger.own == 0
 
     serve(body, pod("a"), debug=False)
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["buffered", "duplex"])
+def test_a_gateway_that_does_not_say_how_it_sends_bodies_is_found_out(waits: bool) -> None:
+    async def body(served: Served) -> None:
+        for _ in range(2):  # the second time it is known
+            call = served.call()
+            await call.write(m.headers(None))
+            if waits:
+                assert m.header_pick(m.read(await call.read())) is None
+            answers = await ask(call, m.body(), answers=1 if waits else 2)
+            assert m.metadata_pick(m.read(answers[0])) == "10.0.0.1:8000"
+            await call.done_writing()
+            assert await call.code() is grpc.StatusCode.OK
+
+    serve(body, pod("a"), quiet_s=0.05 if waits else 10.0)
+
+
+def broken(*_: Any) -> Any:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("mode", [BUFFERED, FULL_DUPLEX])
+@pytest.mark.parametrize("failure_mode", ["FailOpen", "FailClose"])
+def test_a_fault_of_ours_is_answered_as_the_pool_says(mode: int, failure_mode: str) -> None:
+    opens = failure_mode == "FailOpen"
+
+    async def body(served: Served) -> None:
+        call = served.call()
+        answers = await ask(call, m.headers(mode), m.body(), answers=2 if opens or mode == BUFFERED else 1)
+        await call.done_writing()
+
+        assert await call.code() is grpc.StatusCode.OK
+        assert served.ledger.own == 0
+        assert not any(m.metadata_pick(m.read(answer)) for answer in answers)
+        if opens:
+            assert m.kinds(answers) == ["request_headers", "request_body"]
+        else:
+            assert m.read(answers[-1]).immediate_response.status.code == 500
+        assert served.registry.get_sample_value("sonde_controller_faults_total") == 1
+
+    serve(body, pod("a"), policy=broken, failure_mode=failure_mode)
+
+
+def test_where_the_kernel_counts_the_stream_ends_with_the_request() -> None:
+    async def body(served: Served) -> None:
+        now = time.monotonic()
+        served.table.apply(frame({"a": kernel(0, at=now)}), now)
+        call = served.call()
+        answers = await ask(call, m.headers(FULL_DUPLEX, response_mode=FULL_DUPLEX), m.body(), answers=2)
+
+        assert m.streamed(answers[1:])[0] == m.BODY
+        assert await call.read() is grpc.aio.EOF  # though this end is open
+        assert await call.code() is grpc.StatusCode.OK
+        await until(lambda: served.processor.open == 0)
+        assert served.ledger.unshown == 1  # until the kernel shows it
+
+    serve(body, pod("a"))
+
+
+def test_the_endpoint_that_served_is_accounted_for() -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        answers = await ask(call, m.headers(BUFFERED), m.body(), m.response_headers("10.0.0.2:8000"), answers=3)
+        first, second = m.header_pick(m.read(answers[1])).split(",")  # type: ignore[union-attr]
+        rows = {row.endpoint.address: row for row in served.table.rows}
+        assert {first, second} == rows.keys()
+        await until(lambda: rows["10.0.0.1:8000"].misses == (first == "10.0.0.1:8000"))
+        await call.done_writing()
+        await call.code()
+        await until(lambda: served.processor.open == 0)
+        assert [row.ledger.own for row in rows.values()] == [0, 0]
+
+    serve(body, pod("a"), pod("b"), max_endpoints=2)
+
+
+def test_the_conformance_suites_headers_are_obeyed_only_where_asked_for() -> None:
+    async def body(served: Served) -> None:
+        for _ in range(5):
+            call = served.call()
+            sent = m.headers(BUFFERED, test_epp_endpoint_selection="10.0.0.2")
+            answers = await ask(call, sent, m.body(), m.response_headers("10.0.0.2:8000"), answers=3)
+            assert m.header_pick(m.read(answers[1])) == "10.0.0.2:8000"
+            assert m.set_headers(m.read(answers[2]))["x-conformance-test-served-endpoint"] == "10.0.0.2:8000"
+            await call.done_writing()
+
+    serve(body, pod("a"), pod("b"), hooks=True)
+
+    async def without(served: Served) -> None:
+        picks = set()
+        for _ in range(4):
+            call = served.call()
+            sent = m.headers(BUFFERED, test_epp_endpoint_selection="10.0.0.2")
+            answers = await ask(call, sent, m.body(), m.response_headers(), answers=3)
+            picks.add(m.header_pick(m.read(answers[1])))
+            assert m.set_headers(m.read(answers[2])) == {}
+        assert len(picks) == 2
+
+    serve(without, pod("a"), pod("b"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -12,7 +13,7 @@ import grpc.aio
 import pytest
 from cryptography import x509
 
-from controller.tls import CERTIFICATE, KEY, CertificateError, credentials, from_folder, self_signed
+from controller.tls import CERTIFICATE, KEY, CertificateError, Certificates, credentials, from_folder, self_signed
 from tests.conftest import run
 
 
@@ -55,26 +56,75 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         from_folder(tmp_path)
 
 
+async def shown_at(port: int) -> bytes:
+    """What a gRPC server shows to a client that takes any certificate and speaks h2."""
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    anyone.set_alpn_protocols(["h2"])
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=anyone)
+    connection = writer.get_extra_info("ssl_object")
+    assert connection.selected_alpn_protocol() == "h2"
+    shown = connection.getpeercert(binary_form=True)
+    writer.transport.abort()
+    return bytes(shown)
+
+
+@asynccontextmanager
+async def server(served: grpc.ServerCredentials) -> AsyncIterator[int]:
+    listening = grpc.aio.server()
+    port = listening.add_secure_port("127.0.0.1:0", served)
+    await listening.start()
+    yield port
+    await listening.stop(None)
+
+
 @pytest.fixture
 def presented() -> Callable[[Path | None], bytes]:
-    """What a gRPC server with these credentials shows to a client that takes any certificate and speaks h2."""
-
     async def show(cert_path: Path | None) -> bytes:
-        server = grpc.aio.server()
-        port = server.add_secure_port("127.0.0.1:0", credentials(cert_path))
-        await server.start()
-        anyone = ssl.create_default_context()
-        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
-        anyone.set_alpn_protocols(["h2"])
-        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=anyone)
-        connection = writer.get_extra_info("ssl_object")
-        assert connection.selected_alpn_protocol() == "h2"
-        shown = connection.getpeercert(binary_form=True)
-        writer.transport.abort()
-        await server.stop(None)
-        return bytes(shown)
+        async with server(credentials(cert_path)) as port:
+            return await shown_at(port)
 
     return lambda cert_path: run(show(cert_path))
+
+
+def der(certificate: bytes) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(certificate.decode())
+
+
+def test_new_files_are_served_without_a_restart_and_broken_ones_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = self_signed(), self_signed()
+    folder_with(tmp_path, *old)
+
+    async def body() -> None:
+        certificates = Certificates(tmp_path)
+        async with server(certificates.server_credentials()) as port:
+            assert await shown_at(port) == der(old[1])
+            folder_with(tmp_path, *new)
+            assert await shown_at(port) == der(new[1])
+            (tmp_path / KEY).write_bytes(b"half")
+            assert await shown_at(port) == der(new[1])
+            assert not certificates.refresh()
+            (tmp_path / CERTIFICATE).unlink()
+            assert await shown_at(port) == der(new[1])
+            folder_with(tmp_path, *old)
+            assert certificates.refresh()
+            assert await shown_at(port) == der(old[1])
+
+    run(body())
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 2
+    assert "tls.key: no PEM private key" in said[0]
+    assert all(line.endswith("the last good one stays") for line in said)
+
+
+def test_files_that_hold_the_same_are_no_news(tmp_path: Path) -> None:
+    pair = self_signed()
+    certificates = Certificates(folder_with(tmp_path, *pair))
+    folder_with(tmp_path, *pair)
+
+    assert not certificates.refresh()
 
 
 def test_a_server_shows_the_certificate_of_its_folder(

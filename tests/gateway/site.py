@@ -158,6 +158,7 @@ async def _controller(folder: Path, config: envoy.Gateway, metrics_port: int, ar
     command = program(
         "controller",
         *("--pool-name", manifests.POOL, "--manifests", str(folder / "manifests"), "--bind", HOST, "--seed", "1"),
+        "--drain-delay=0s",
         *("--grpc-port", str(config.picker[1]), "--metrics-port", str(metrics_port)),
         *("--grpc-health-port", str(free_port()), f"--secure-serving={'true' if config.picker_tls else 'false'}"),
         *arguments,
