@@ -2,7 +2,7 @@
 python := .venv/bin/python
 bin := .venv/bin
 
-.PHONY: demo test test-kernel lint proto image-check clean setup setup-dev
+.PHONY: demo test test-kernel lint docs-metrics proto image-check clean setup setup-dev
 
 demo: setup
 	$(bin)/sonde-lab demo
@@ -26,6 +26,9 @@ lint: setup-dev
 
 proto: setup-dev
 	$(python) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. agent/proto/telemetry.proto
+
+docs-metrics: setup-dev
+	$(python) -m docs.metrics > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 image-check:
 	@echo "image-check: there are no images yet (see CHANGELOG.md)"; exit 1

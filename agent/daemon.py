@@ -23,19 +23,22 @@ from pathlib import Path
 import grpc.aio
 import numpy as np
 
-from agent import metrics, stream
+from agent import metrics_server, stream
 from agent.cluster.folder import Folder
 from agent.config import RunConfig
 from agent.kernel.cgroups import NoCgroup2
 from agent.kernel.cgroups import root as cgroup_root
 from agent.kernel.pins import NotLoaded, Pins
 from agent.maps import LayoutMismatch, PinnedMaps
+from agent.metrics import AgentPage
 from agent.pages import EnginePages
 from agent.placement import Cgroups, Placement
 from agent.pods import CgroupTree, ServingPod, serving_pods
 from agent.programs import programs
 from agent.sampling import Sampler
 from agent.signals import FIELDS, HISTOGRAMS
+from agent.snapshot import AgentState, PodState, SlotState, Snapshot
+from agent.version import version
 from agent.view import View
 
 log = logging.getLogger(__name__)
@@ -97,8 +100,8 @@ async def _start(config: RunConfig, resources: ExitStack) -> tuple[_Agent, grpc.
         agent = _Agent(config, maps, root)
         server, port = stream.make_server(agent.telemetry, config.bind, config.port)
         loop = asyncio.get_running_loop()
-        collector = metrics.AgentCollector(lambda: _ask(loop, agent))
-        metrics_port, close = metrics.serve(collector, config.bind, config.metrics_port)
+        page = AgentPage(lambda: _ask(loop, agent)).page
+        metrics_port, close = metrics_server.serve(page, config.bind, config.metrics_port)
         resources.callback(close)
     except (NotLoaded, LayoutMismatch, NoCgroup2, OSError) as error:
         raise StartError(str(error)) from error
@@ -118,10 +121,10 @@ def _cgroup_root(given: Path | None) -> Path:
     return root
 
 
-def _ask(loop: asyncio.AbstractEventLoop, agent: _Agent) -> metrics.Snapshot:
+def _ask(loop: asyncio.AbstractEventLoop, agent: _Agent) -> Snapshot:
     """A snapshot for a thread of the metrics server; made by the loop, which owns the state."""
 
-    async def answer() -> metrics.Snapshot:
+    async def answer() -> Snapshot:
         return agent.snapshot()
 
     return asyncio.run_coroutine_threadsafe(answer(), loop).result(timeout=GRACE_S)
@@ -196,25 +199,25 @@ class _Agent:
             self._sampler.follow(self._placement.used)
             self._publish()
 
-    def snapshot(self) -> metrics.Snapshot:
+    def snapshot(self) -> Snapshot:
         """The state for one scrape of the metrics."""
-        slots: dict[tuple[str, str], list[metrics.SlotState]] = {}
+        slots: dict[tuple[str, str], list[SlotState]] = {}
         for place, seen in self._view.endpoints().items():
             if seen.owner is None or seen.row is None:
                 continue
             histograms = {name: self._maps.histogram(name, seen.owner.slot) for name in HISTOGRAMS}
-            state = metrics.SlotState(seen.owner, seen.row, histograms)
+            state = SlotState(seen.owner, seen.row, histograms)
             slots.setdefault((place.namespace, place.pod), []).append(state)
-        pods = [metrics.PodState(*key, states) for key, states in slots.items()]
-        return metrics.Snapshot(time.monotonic_ns(), pods, self._agent_state())
+        pods = [PodState(*key, states) for key, states in slots.items()]
+        return Snapshot(time.monotonic_ns(), pods, self._agent_state())
 
-    def _agent_state(self) -> metrics.AgentState:
+    def _agent_state(self) -> AgentState:
         table = self._placement.table
         levels = Counter({"kernel_and_engine": 0, "kernel": 0, "engine": 0, "none": 0})
         for seen in self._view.endpoints().values():
             known = [name for name, is_known in (("kernel", seen.row), ("engine", seen.engine)) if is_known is not None]
             levels["_and_".join(known) or "none"] += 1
-        return metrics.AgentState(
+        return AgentState(
             drops=self._maps.counters(),
             owners_used=sum(len(held.cgroups) for held in table.held.values()),
             owners_capacity=self._maps.owners_capacity,
@@ -230,6 +233,8 @@ class _Agent:
             cpu_s=time.process_time(),
             rss_bytes=_resident_bytes(),
             programs=programs(Pins(self._config.pin_root)),
+            node=self._config.node_name,
+            version=version(),
         )
 
 

@@ -68,6 +68,11 @@ class Agents:
         for new in wanted - self._tasks.keys():
             self._tasks[new] = self._group.create_task(self._follow(new), name=f"agent {new}")
 
+    @property
+    def known(self) -> int:
+        """Agents that reconcile() named last, whether they answer or not."""
+        return len(self._tasks)
+
     def close(self) -> None:
         self.reconcile(())
 

@@ -27,20 +27,21 @@ from typing import Any, TypeVar
 import grpc.aio
 import msgspec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from agent.cluster.folder import watch
 from agent.cluster.objects import Cluster
-from controller import document, extproc, metrics, tls, web
+from controller import document, extproc, tls, web
 from controller.agents import Agents
 from controller.config import Config
+from controller.counts import Counts
 from controller.engines import Engines
 from controller.exchange import ASSUMED_MODES
 from controller.live import Board, Live
-from controller.metrics import Counts, Snapshot, TableCollector, Totals
+from controller.metrics import ControllerPage
 from controller.model import ClusterChanged, Event, address_of
 from controller.pick import POLICIES
 from controller.picker import Picker
+from controller.snapshot import Snapshot, Totals, snapshot
 from controller.table import Table
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class _Controller:
     picker: Picker = field(init=False)
     processor: extproc.ExternalProcessor = field(init=False)
     rng: Random = field(init=False)
-    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    counts: Counts = field(default_factory=Counts)
     health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
     board: Board = field(default_factory=Board)
     agents: Agents | None = None
@@ -133,7 +134,7 @@ class _Controller:
         self.table = Table(config.pool_group, config.pool_namespace, config.pool_name)
         self.picker = Picker(self.table, POLICIES[config.policy], self.rng, max_endpoints=config.max_endpoints)
         manner = extproc.Manner(assumed_mode=ASSUMED_MODES[config.request_body_mode], hooks=config.conformance_hooks)
-        self.processor = extproc.ExternalProcessor(self.picker, Counts(self.registry), manner)
+        self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner)
 
     async def start(self, resources: ExitStack) -> Ports:
         """Opens the ports. Raises StartError."""
@@ -149,13 +150,12 @@ class _Controller:
             self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
             health_port = _listen(self._health_server, self.health, config.bind, config.grpc_health_port, None)
             loop = asyncio.get_running_loop()
-            self.registry.register(TableCollector(lambda: _ask(loop, self._snapshot)))
+            page = ControllerPage(lambda: _ask(loop, self._snapshot)).page
             pages = web.Pages(
                 lambda: msgspec.json.encode(_ask(loop, self._document)), self.board if config.ui else None
             )
-            metrics_port, close = web.serve(self.registry, config.bind, config.metrics_port, pages)
+            metrics_port, close = web.serve(page, config.bind, config.metrics_port, pages)
             resources.callback(close)
-            ProcessCollector(registry=self.registry)
         except (OSError, RuntimeError, tls.CertificateError) as error:
             raise StartError(str(error)) from error
         await self._server.start()
@@ -257,7 +257,7 @@ class _Controller:
         return now - since < BUSY_S
 
     def _snapshot(self) -> Snapshot:
-        return metrics.snapshot(self.table, self._totals(), time.monotonic())
+        return snapshot(self.table, self._totals(), self.counts.view(), time.monotonic())
 
     def _document(self) -> document.Document:
         config = self.config
@@ -277,6 +277,7 @@ class _Controller:
         scrapes = self.engines.scrapes if self.engines else None
         return Totals(
             exchanges_open=self.processor.open,
+            agents_known=self.agents.known if self.agents else 0,
             agents_connected=traffic.connected if traffic else 0,
             frames=traffic.frames if traffic else 0,
             agent_reconnects=traffic.reconnects if traffic else 0,

@@ -99,6 +99,7 @@ class Exchange:
         "destination",
         "learned",
         "refused",
+        "response_status",
         "served",
     )
 
@@ -109,6 +110,7 @@ class Exchange:
         self.refused: int | None = None  # the status of an immediate response
         self.served: str | None = None  # the endpoint that answered, if the gateway tells
         self.learned: int | None = None  # the mode of a gateway without protocol_config, once it is certain
+        self.response_status: int | None = None  # the endpoint's, where the gateway shows it
         self._state = _State.START
         self._mode = assumed_mode
         self._guessed = False
@@ -133,6 +135,11 @@ class Exchange:
     def over(self) -> bool:
         """Nothing that still comes will be answered."""
         return self._state is _State.REFUSED
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the request's body, as far as it came."""
+        return self._size
 
     @property
     def undecided(self) -> bool:
@@ -310,6 +317,7 @@ class Exchange:
     def _response_headers(self, message: ProcessingRequest) -> list[bytes]:
         self._saw_response = True
         self.served = reading.served(message.metadata_context)
+        self.response_status = reading.status(message.response_headers.headers.headers)
         if not self._hooks:
             return [answers.EMPTY_RESPONSE_HEADERS]
         shown = [(SERVED_HEADER, self.served or NOT_SERVED), (SELECTED_HEADER, self.destination)]

@@ -17,8 +17,8 @@ import grpc
 import grpc.aio
 
 from controller.classes import NO_ENDPOINT, Refusal, unknown_model
+from controller.counts import Counts, Series
 from controller.exchange import BUFFERED, QUIET_S, UNDECLARED, Exchange
-from controller.metrics import Counts
 from controller.model import Source
 from controller.models import UnknownModel
 from controller.picker import Pick, Picker
@@ -123,7 +123,7 @@ class ExternalProcessor:
 
     def fault(self) -> bool:
         """A fault of our own met a request; returns whether the request goes on without a pick."""
-        self._counts.faults.inc()
+        self._counts.faulted()
         now = time.monotonic()
         if now >= self._next_trace_s:  # a fault that every request meets would fill the disk
             self._next_trace_s = now + TRACE_PAUSE_S
@@ -158,6 +158,7 @@ class _Stream:
     """One exchange and its pick, on one gRPC stream."""
 
     __slots__ = (
+        "_began_s",
         "_counts",
         "_fault",
         "_judged",
@@ -165,6 +166,7 @@ class _Stream:
         "_picker",
         "_resolver",
         "_sent",
+        "_series",
         "context",
         "exchange",
         "pick",
@@ -189,6 +191,8 @@ class _Stream:
         self._counts = counts
         self._fault = fault
         self._next: asyncio.Future[Any] | None = None  # a message that is already waited for
+        self._began_s = time.monotonic()
+        self._series: Series | None = None  # what the request is counted under, once it came to its pick
         self._sent = False
         self._judged = False
 
@@ -235,7 +239,8 @@ class _Stream:
         except UnknownModel as error:
             return self._refuse(unknown_model(error.model))
         self.pick = self._picker.pick(request, now)
-        self._counts.picked(request, time.perf_counter() - began)
+        decision_s = time.perf_counter() - began
+        self._series = self._counts.picked(request, decision_s, size_bytes=self.exchange.size_bytes)
         if self.pick is None:
             return self._refuse(NO_ENDPOINT)
         rewrite = request.resolved.rewrite if request.resolved else None
@@ -247,14 +252,24 @@ class _Stream:
     def close(self) -> None:
         if self._next is not None:
             self._next.cancel()
-        if self.exchange.refused is not None:
-            self._counts.refused(self.exchange.refused)
+        now = time.monotonic()
+        self._count_end(now)
         if self.pick is None:
             return
-        now = time.monotonic()
         if not self._sent:
             self.pick.drop(now)
         elif self.saw_end and not self.exchange.outlives_stream:
             self.pick.end(now)
         else:
             self.pick.detach(now)
+
+    def _count_end(self, now: float) -> None:
+        if self.exchange.refused is not None:
+            self._counts.refused(self.exchange.refused, self._series)
+        if self._series is None:
+            return
+        status = self.exchange.response_status
+        if status is not None and status >= 400:
+            self._counts.failed(status, self._series)
+        followed = self.pick is None or not self._sent or (self.saw_end and not self.exchange.outlives_stream)
+        self._counts.ended(self._series, now - self._began_s if followed else None)

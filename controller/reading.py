@@ -98,3 +98,12 @@ def _field(metadata: Any, namespace: str, key: str) -> Any | None:
         return None
     fields = known[namespace].fields
     return fields.get(key, None)
+
+
+def status(headers: Any) -> int | None:
+    """Of a response; None: its headers do not say, or no status."""
+    for header in headers:
+        if header.key.lower() == ":status":
+            text = (header.raw_value or header.value.encode()).decode("ascii", "replace")
+            return int(text) if len(text) == 3 and text.isdecimal() else None
+    return None

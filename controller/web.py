@@ -10,15 +10,15 @@ import hashlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from socket import AF_INET, AF_INET6, socket
 from typing import Any
 
-from prometheus_client import CollectorRegistry, MetricsHandler
-
+from agent.exposition import CONTENT_TYPE
+from agent.metrics_server import packed
 from controller.live import Board
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,8 @@ def _files() -> Mapping[str, _File]:
     return found
 
 
-class _Handler(MetricsHandler):
+class _Handler(BaseHTTPRequestHandler):
+    metrics: Callable[[], Iterable[str]]
     pages: Pages
     files: Mapping[str, _File]
     timeout = STUCK_S
@@ -88,12 +89,17 @@ class _Handler(MetricsHandler):
             self._waiting(lambda: self._answer(200, "application/json", self.pages.state(), NO_STORE))
         elif path == "/ui" or path.startswith("/ui/"):
             self._page(path.removeprefix("/ui"))
-        elif self.command == "HEAD":
-            self._answer(200, "text/plain; version=0.0.4; charset=utf-8", b"", {})
         else:
-            self._waiting(super().do_GET)
+            self._waiting(self._metrics)
 
     do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """A scrape each few seconds is no news."""
+
+    def _metrics(self) -> None:
+        body, more = packed(type(self).metrics(), self.headers.get("Accept-Encoding", ""))
+        self._answer(200, CONTENT_TYPE, body, more)
 
     def _refuse(self) -> None:
         self._answer(405, "text/plain; charset=utf-8", READ_ONLY, {"Allow": "GET, HEAD"})
@@ -160,9 +166,9 @@ class _Server(ThreadingHTTPServer):
             log.error("answering %s", client_address, exc_info=error)
 
 
-def serve(registry: CollectorRegistry, bind: str, port: int, pages: Pages) -> tuple[int, Callable[[], None]]:
+def serve(metrics: Callable[[], Iterable[str]], bind: str, port: int, pages: Pages) -> tuple[int, Callable[[], None]]:
     """Serves from threads of its own; returns the port and what ends it. Raises OSError."""
-    handler = type("Handler", (_Handler,), {"registry": registry, "pages": pages, "files": _files()})
+    handler = type("Handler", (_Handler,), {"metrics": staticmethod(metrics), "pages": pages, "files": _files()})
     family = {"address_family": AF_INET6 if ":" in bind else AF_INET}
     try:
         server = type("Server", (_Server,), family)((bind, port), handler)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.kernel import layout
-from agent.metrics import AgentCollector, AgentState, PodState, SlotState, Snapshot, serve
+from agent.metrics import FAMILIES, AgentPage
+from agent.programs import Runs
 from agent.signals import HISTOGRAMS
 from agent.slots import Owner
+from agent.snapshot import AgentState, PodState, SlotState, Snapshot
 from tests.agent.rows import MS, S, row
 
 AGENT = AgentState(
@@ -46,13 +47,11 @@ def slot(number: int = 0, samples_us: Mapping[str, list[int]] | None = None, **f
 
 def page(*slots: SlotState, agent: AgentState = AGENT) -> str:
     pods = [PodState("ns", "a", slots)] if slots else []
-    return render(AgentCollector(lambda: Snapshot(10 * S, pods, agent)))
+    return render(AgentPage(lambda: Snapshot(10 * S, pods, agent)))
 
 
-def render(collector: AgentCollector) -> str:
-    registry = CollectorRegistry()
-    registry.register(collector)
-    return generate_latest(registry).decode()
+def render(made: AgentPage) -> str:
+    return "".join(made.page())
 
 
 def read(text: str) -> dict[tuple[str, frozenset[Any]], float]:
@@ -122,23 +121,23 @@ def test_stalled_is_the_time_since_the_last_byte_of_the_worst_port() -> None:
 
 def test_series_go_with_their_pod() -> None:
     pods = [PodState("ns", "a", [slot(started=1)])]
-    collector = AgentCollector(lambda: Snapshot(S, pods, AGENT))
-    assert 'pod="a"' in render(collector)
+    made = AgentPage(lambda: Snapshot(S, pods, AGENT))
+    assert 'pod="a"' in render(made)
     pods.clear()
-    assert 'pod="a"' not in render(collector)
+    assert 'pod="a"' not in render(made)
 
 
 def test_overflows_never_fall() -> None:
     slots = [slot(syns=5, syn_acks=2)]
-    collector = AgentCollector(lambda: Snapshot(S, [PodState("ns", "a", slots)], AGENT))
-    assert value(render(collector), "sonde_pod_accept_queue_overflows_total") == 3
+    made = AgentPage(lambda: Snapshot(S, [PodState("ns", "a", slots)], AGENT))
+    assert value(render(made), "sonde_pod_accept_queue_overflows_total") == 3
     slots[0] = slot(syns=5, syn_acks=4)
-    assert value(render(collector), "sonde_pod_accept_queue_overflows_total") == 3
+    assert value(render(made), "sonde_pod_accept_queue_overflows_total") == 3
 
 
 def test_names_that_need_escaping_make_a_valid_page() -> None:
     pods = [PodState("ns", 'a"\n\\', [slot(started=1)])]
-    text = render(AgentCollector(lambda: Snapshot(S, pods, AGENT)))
+    text = render(AgentPage(lambda: Snapshot(S, pods, AGENT)))
     assert any(dict(labels).get("pod") == 'a"\n\\' for _, labels in read(text))
 
 
@@ -149,12 +148,27 @@ def test_the_agent_tells_of_itself() -> None:
     assert found["sonde_agent_resident_memory_bytes"] == 4096
 
 
-def test_the_page_is_served_until_closed() -> None:
-    port, close = serve(AgentCollector(lambda: Snapshot(S, [], AGENT)), "127.0.0.1", 0)
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
-            assert b"sonde_agent_watchers 1.0" in response.read()
-        with pytest.raises(OSError, match="cannot listen"):
-            serve(AgentCollector(lambda: Snapshot(S, [], AGENT)), "127.0.0.1", port)
-    finally:
-        close()
+def test_every_family_that_is_documented_is_on_the_page_and_no_other() -> None:
+    agent = replace(AGENT, sample_age_s=0.1, programs={"ingress": Runs(1, 1)})
+    found = {family.name: family for family in text_string_to_metric_families(page(slot(srtt_us=5), agent=agent))}
+    assert found.keys() == {family.name.removesuffix("_total") for family in FAMILIES}
+    assert all(family.samples for family in found.values())
+    assert all(found[family.name.removesuffix("_total")].documentation == family.help for family in FAMILIES)
+
+
+def test_a_pod_without_slots_has_no_series() -> None:
+    pods = [PodState("ns", "a", []), PodState("ns", "b", [slot(started=1)])]
+    text = render(AgentPage(lambda: Snapshot(S, pods, AGENT)))
+    assert 'pod="a"' not in text
+    assert value(text, "sonde_pod_requests_started_total", pod="b") == 1
+
+
+def test_histograms_stay_with_their_pod() -> None:
+    pods = [
+        PodState("ns", "a", [slot(0, {"gap_hist": [9_000]}), slot(1, {"gap_hist": [9_000, 70_000]})]),
+        PodState("ns", "b", [slot(2, {"gap_hist": [20_000]})]),
+    ]
+    text = render(AgentPage(lambda: Snapshot(S, pods, AGENT)))
+    name = "sonde_pod_inter_chunk_seconds_bucket"
+    assert [value(text, name, pod="a", le=le) for le in ("0.008192", "0.012288", "0.065536", "+Inf")] == [0, 2, 2, 3]
+    assert [value(text, name, pod="b", le=le) for le in ("0.016384", "0.024576", "+Inf")] == [0, 1, 1]

@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.kernel import layout
-from agent.metrics import AgentCollector, AgentState, PodState, SlotState, Snapshot, cumulative
+from agent.metrics import AgentPage
 from agent.programs import Runs
 from agent.signals import HISTOGRAMS
 from agent.slots import Owner
+from agent.snapshot import AgentState, PodState, SlotState, Snapshot
 from tests.agent.rows import S, row
 
 AGENT = AgentState(
@@ -35,12 +35,10 @@ AGENT = AgentState(
 )
 
 
-def samples(collector: AgentCollector) -> dict[tuple[str, ...], float]:
+def samples(made: AgentPage) -> dict[tuple[str, ...], float]:
     """(name, label values in the order of label names) -> value"""
-    registry = CollectorRegistry()
-    registry.register(collector)
     found: dict[tuple[str, ...], float] = {}
-    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+    for family in text_string_to_metric_families("".join(made.page())):
         for sample in family.samples:
             key = (sample.name, *(value for _, value in sorted(sample.labels.items())))
             assert key not in found, f"{key} is there twice"
@@ -49,7 +47,7 @@ def samples(collector: AgentCollector) -> dict[tuple[str, ...], float]:
 
 
 def scrape(agent: AgentState = AGENT) -> dict[tuple[str, ...], float]:
-    return samples(AgentCollector(lambda: Snapshot(S, [], agent)))
+    return samples(AgentPage(lambda: Snapshot(S, [], agent)))
 
 
 def slot(**fields: int) -> SlotState:
@@ -75,19 +73,22 @@ def test_the_age_of_the_last_sample_is_unknown_before_the_first() -> None:
 
 
 def test_every_bucket_of_the_kernel_is_below_the_bound_it_is_counted_under() -> None:
-    for value_us in (0, 7, 8, 1023, 1024, 5000, 999_999, 1 << 26, (1 << 32) - 1):
-        counts = np.zeros(layout.BUCKETS, np.int64)
+    histograms = {name: np.zeros(layout.BUCKETS, np.uint32) for name in HISTOGRAMS}
+    for value_us in (0, 7, 8, 1023, 1024, 5000, 49_151, 49_152, 999_999, 1 << 26, (1 << 32) - 1):
+        counts = np.zeros(layout.BUCKETS, np.uint32)
         counts[layout.bucket_index(value_us)] = 1
-        first = next(float(bound) for bound, count in cumulative(counts) if count)
+        state = SlotState(Owner(0, 1), row(), histograms | {"ttft_hist": counts})
+        found = samples(AgentPage(lambda state=state: Snapshot(S, [PodState("ns", "a", [state])], AGENT)))
+        name = "sonde_pod_time_to_first_token_seconds_bucket"
+        first = min(float(key[1]) for key, count in found.items() if key[0] == name and count)
         assert value_us / 1e6 < first
+        assert first == float("inf") or first <= max(0.001024, 2 * value_us / 1e6)
 
 
 def test_overflows_do_not_fall_for_two_that_scrape_at_once() -> None:
     syn_acks = iter(range(400))
-    collector = AgentCollector(
-        lambda: Snapshot(S, [PodState("ns", "a", [slot(syns=1000, syn_acks=next(syn_acks) + 1)])], AGENT)
-    )
+    made = AgentPage(lambda: Snapshot(S, [PodState("ns", "a", [slot(syns=1000, syn_acks=next(syn_acks) + 1)])], AGENT))
     key = ("sonde_pod_accept_queue_overflows_total", "ns", "a")
-    first = samples(collector)[key]
+    first = samples(made)[key]
     with ThreadPoolExecutor(4) as scrapers:
-        assert {found[key] for found in scrapers.map(lambda _: samples(collector), range(40))} == {first}
+        assert {found[key] for found in scrapers.map(lambda _: samples(made), range(40))} == {first}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.cluster.objects import Cluster, Pod, Pool, cluster_of
-from controller.model import ClusterChanged, EngineSignal, FrameReceived, KernelSignal, Report
+from controller.model import ClusterChanged, EngineSignal, FrameReceived, KernelSignal, Report, Request, Resolved
 from controller.table import Table
 
 GROUP = "inference.networking.k8s.io"
@@ -66,3 +66,8 @@ def report(pod: str, kernel: KernelSignal | None = None, engine: EngineSignal | 
 
 def frame(signals: Mapping[str, KernelSignal | None], full: bool = False, node: str = "node-1") -> FrameReceived:
     return FrameReceived(node, full, [report(pod, signal) for pod, signal in signals.items()])
+
+
+def asked(model: str, target: str | None = None, priority: int = 0) -> Request:
+    """A request for a model, looked up in the pool's objects."""
+    return Request("/v1/completions", model, None, resolved=Resolved(model, target or model, None, priority, ""))

@@ -50,8 +50,10 @@ def trailers() -> bytes:
     return ext_proc.ProcessingRequest(request_trailers=ext_proc.HttpTrailers()).SerializeToString()
 
 
-def response_headers(served: str | None = None) -> bytes:
+def response_headers(served: str | None = None, status: int | None = None) -> bytes:
     message = ext_proc.ProcessingRequest(response_headers=ext_proc.HttpHeaders())
+    if status is not None:
+        message.response_headers.headers.headers.add(key=":status", raw_value=str(status).encode())
     if served is not None:
         message.metadata_context.filter_metadata[SERVED_NAMESPACE].update({SERVED_KEY: served})
     return message.SerializeToString()

@@ -13,14 +13,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from prometheus_client import CollectorRegistry
 
 from agent.cluster.objects import Model, cluster_of
 from controller import extproc
 from controller.classes import NO_ENDPOINT
+from controller.counts import Counts, Series, Tally
 from controller.exchange import BUFFERED, FULL_DUPLEX, NONE
 from controller.extproc import Manner
-from controller.metrics import Counts
 from controller.model import ClusterChanged
 from controller.pick import Policy, sonde
 from controller.picker import Picker
@@ -36,9 +35,13 @@ METHOD = f"/{extproc.SERVICE}/Process"
 class Served:
     table: Table
     processor: extproc.ExternalProcessor
-    registry: CollectorRegistry
+    counts: Counts
     server: grpc.aio.Server
     call: Callable[[], Any]
+
+    def tally(self, model: str) -> Tally:
+        """What is counted of a model; raises KeyError before anything is."""
+        return self.counts.view().tallies[Series(model, model)]
 
     @property
     def ledger(self) -> Any:
@@ -50,16 +53,16 @@ async def serving(
     *pods: Any, policy: Policy = sonde, failure_mode: str = "FailClose", max_endpoints: int = 1, **manner: Any
 ) -> AsyncIterator[Served]:
     known = table(*pods, failure_mode=failure_mode)
-    registry = CollectorRegistry()
+    counts = Counts()
     picker = Picker(known, policy, Random(1), max_endpoints=max_endpoints)
-    processor = extproc.ExternalProcessor(picker, Counts(registry), Manner(**manner))
+    processor = extproc.ExternalProcessor(picker, counts, Manner(**manner))
     server = grpc.aio.server(options=extproc.OPTIONS)
     server.add_generic_rpc_handlers((processor.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        yield Served(known, processor, registry, server, channel.stream_stream(METHOD))
+        yield Served(known, processor, counts, server, channel.stream_stream(METHOD))
     await server.stop(None)
 
 
@@ -118,8 +121,7 @@ def test_with_models_an_unknown_one_is_404_and_the_others_are_served() -> None:
 
         answers = await ask(served.call(), m.headers(FULL_DUPLEX), m.body(), answers=2)
         assert m.kinds(answers) == ["request_headers", "request_body"]
-        labels = {"model_name": "m", "target_model_name": "m", "priority": "1"}
-        assert served.registry.get_sample_value("inference_objective_request_total", labels) == 1
+        assert served.counts.view().tallies[Series("m", "m", "1")].requests == 1
 
     serve(body, pod("a"))
 
@@ -150,9 +152,8 @@ def test_without_endpoints_the_answer_is_503() -> None:
         assert immediate.status.code == 503
         assert immediate.body == b"inference error: ServiceUnavailable - " + NO_ENDPOINT.text.encode()
         assert await call.code() is grpc.StatusCode.OK
-        labels = {"model_name": "", "target_model_name": "", "priority": "0", "error_code": "503"}
-        name = "inference_objective_request_error_total"
-        await until(lambda: served.registry.get_sample_value(name, labels) == 1)
+        await until(lambda: served.tally("m").errors == {"503": 1})
+        await until(lambda: served.tally("m").running == 0)
 
     serve(body)
 
@@ -181,6 +182,32 @@ def test_a_full_duplex_stream_that_ends_leaves_its_reservation_for_a_while() -> 
         await until(lambda: served.processor.open == 0)
 
         assert (served.ledger.own, served.ledger.open) == (1, 0)
+
+    serve(body, pod("a"))
+
+
+@pytest.mark.parametrize(("mode", "known"), [(BUFFERED, True), (FULL_DUPLEX, False)])
+def test_how_long_a_request_took_is_known_where_its_stream_lives_so_long(mode: int, known: bool) -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        await ask(call, m.headers(mode), m.body(), answers=2)
+        assert served.tally("m").running == 1
+        await call.done_writing()
+        await until(lambda: served.tally("m").running == 0)
+        assert sum(served.tally("m").durations_s.counts) == known
+        assert served.tally("m").unfollowed is not known
+        assert served.tally("m").sizes_bytes.sum == len(m.BODY)
+
+    serve(body, pod("a"))
+
+
+def test_an_answers_status_is_counted_where_the_gateway_shows_it() -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        await ask(call, m.headers(BUFFERED), m.body(), m.response_headers(status=500), answers=3)
+        await call.done_writing()
+        await until(lambda: served.tally("m").running == 0)
+        assert served.tally("m").errors == {"500": 1}
 
     serve(body, pod("a"))
 
@@ -298,7 +325,7 @@ def test_a_fault_of_ours_is_answered_as_the_pool_says(mode: int, failure_mode: s
             assert m.kinds(answers) == ["request_headers", "request_body"]
         else:
             assert m.read(answers[-1]).immediate_response.status.code == 500
-        assert served.registry.get_sample_value("sonde_controller_faults_total") == 1
+        assert served.counts.view().faults == 1
 
     serve(body, pod("a"), policy=broken, failure_mode=failure_mode)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from controller.metrics import MODEL_LIMIT, Counts, TableCollector, Totals, snapshot
-from controller.model import Request
+from controller.counts import MODEL_LIMIT, Counts
+from controller.metrics import FAMILIES, ControllerPage
+from controller.model import AgentGone, EngineScraped, Reason
+from controller.snapshot import Totals, snapshot
 from controller.table import Table
-from tests.controller.known import frame, kernel, pod, table
+from tests.controller.known import asked, engine, frame, kernel, pod, table
 
 
-def page(held: Table, now: float = 0.0, totals: Totals | None = None) -> str:
-    registry = CollectorRegistry()
-    registry.register(TableCollector(lambda: snapshot(held, totals or Totals(), now)))
-    return generate_latest(registry).decode()
+def page(held: Table, now: float = 0.0, totals: Totals | None = None, counts: Counts | None = None) -> str:
+    view = (counts or Counts()).view()
+    return "".join(ControllerPage(lambda: snapshot(held, totals or Totals(), view, now)).page())
 
 
 def read(text: str) -> dict[tuple[str, frozenset[Any]], float]:
@@ -70,21 +71,81 @@ def test_series_go_with_their_endpoint() -> None:
     assert 'pod="a"' not in page(table(pod("b")))
 
 
-def test_picks_are_counted_by_reason_and_refusals_by_status() -> None:
-    registry = CollectorRegistry()
-    counts = Counts(registry)
-    counts.picked(Request("/", "llama", None), 2e-5)
+def test_every_family_that_is_documented_is_on_the_page_and_no_other() -> None:
+    held = table(pod("a"))
+    held.apply(frame({"a": kernel(1, usual_ttft_s=0.1, usual_gap_s=0.01)}, full=True), 0.0)
+    held.apply(EngineScraped("10.0.0.1:8000", engine(1, 0)), 0.0)
+    held.rows[0].picks[Reason.ONLY] = 1
+    counts = Counts()
+    series = counts.picked(asked("m"), 1e-5, size_bytes=10)
+    counts.ended(series, 1.0)
+    counts.refused(503, series)
+    counts.declined("saturated", "batch", -1)
+    found = {family.name: family for family in text_string_to_metric_families(page(held, counts=counts))}
+    assert found.keys() == {family.name.removesuffix("_total") for family in FAMILIES}
+    assert all(family.samples for family in found.values())
+    assert all(found[family.name.removesuffix("_total")].documentation == family.help for family in FAMILIES)
+
+
+def test_requests_are_counted_under_the_names_of_both_generations_of_the_field() -> None:
+    counts = Counts()
+    counts.ended(counts.picked(asked("llama", None, 1), 2e-5), 0.3)
+    counts.ended(counts.picked(asked("llama", None, 2), 2e-5), 0.3)
     counts.refused(503)
-    text = generate_latest(registry).decode()
-    assert value(text, "inference_objective_request_total", model_name="llama") == 1
+    text = page(table(), counts=counts)
+    assert value(text, "inference_objective_request_total", model_name="llama", priority="1") == 1
+    assert value(text, "inference_model_request_total", model_name="llama") == 2
     assert value(text, "inference_objective_request_error_total", error_code="503") == 1
+    assert value(text, "inference_model_request_error_total", error_code="503") == 1
+    name = "inference_model_request_duration_seconds_bucket"
+    assert [value(text, name, model_name="llama", le=le) for le in ("0.2", "0.4", "+Inf")] == [0, 2, 2]
 
 
-def test_model_names_are_bounded_and_escaped() -> None:
-    registry = CollectorRegistry()
-    counts = Counts(registry)
-    for number in range(MODEL_LIMIT + 50):
-        counts.picked(Request("/", f'm{number}"\n\\', None), 1e-5)
-    counts.picked(Request("/", "x" * 10_000, None), 1e-5)
-    samples = [name for name, _ in read(generate_latest(registry).decode()) if name.endswith("_request_total")]
-    assert len(samples) <= MODEL_LIMIT + 2
+def test_where_nobody_tells_the_end_of_answers_neither_running_nor_duration_is_shown() -> None:
+    counts = Counts()
+    counts.ended(counts.picked(asked("followed"), 1e-5), 0.3)
+    counts.ended(counts.picked(asked("not"), 1e-5), None)
+    text = page(table(), counts=counts)
+    for name in ("inference_objective_running_requests", "inference_objective_request_duration_seconds_count"):
+        shown = {dict(labels)["model_name"] for sample, labels in read(text) if sample == name}
+        assert shown == {"followed"}
+
+
+def test_model_names_of_any_kind_and_number_make_a_valid_page_of_bounded_size() -> None:
+    counts = Counts()
+    for number in range(20 * MODEL_LIMIT):
+        counts.picked(asked(f'm{number}"\n\\{{%d'), 1e-5, size_bytes=1)
+    counts.picked(asked("x" * 10_000), 1e-5)
+    text = page(table(), counts=counts)
+    requests = {labels: v for (name, labels), v in read(text).items() if name == "inference_objective_request_total"}
+    assert len(requests) <= MODEL_LIMIT + 1
+    assert sum(requests.values()) == 20 * MODEL_LIMIT + 1
+    assert len(text) < 2_000_000
+
+
+def test_an_agent_that_went_silent_has_an_age_and_is_not_alive() -> None:
+    held = table(pod("a"))
+    held.apply(frame({"a": kernel(1)}, full=True), 0.0)
+    assert value(page(held, now=1.0), "sonde_controller_agent_alive", node="node-1") == 1
+    held.apply(AgentGone("node-1"), 1.0)
+    text = page(held, now=60.0)
+    assert value(text, "sonde_controller_agent_alive", node="node-1") == 0
+    assert value(text, "sonde_controller_agent_frame_age_seconds", node="node-1") == 60
+    assert value(text, "sonde_controller_signal_age_seconds", pod="a", source="kernel") == 60
+    assert "sonde_controller_endpoint_waiting{" not in text
+
+
+FULL = [(5, 0.4, 1.0), (0, 0.4, 0.5), (None, 0.8, 1.0), (10, None, 2.0)]
+
+
+@pytest.mark.parametrize(("waiting", "kv_cache", "full"), FULL)
+def test_a_pool_is_as_full_as_the_scarcer_of_queue_and_cache(waiting: Any, kv_cache: Any, full: float) -> None:
+    held = table(pod("a"))
+    signal = replace(engine(1, waiting), kv_cache_usage=kv_cache)
+    held.apply(EngineScraped("10.0.0.1:8000", signal), 0.0)
+    text = page(held)
+    assert value(text, "inference_extension_flow_control_pool_saturation", inference_pool="p") == pytest.approx(full)
+
+
+def test_a_pool_nobody_measures_has_no_saturation() -> None:
+    assert "pool_saturation{" not in page(table(pod("a")))

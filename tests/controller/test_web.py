@@ -11,7 +11,6 @@ from dataclasses import replace
 from importlib import resources
 
 import pytest
-from prometheus_client import CollectorRegistry, Gauge
 
 from controller import web
 from controller.document import Summary, document
@@ -26,9 +25,7 @@ LIMIT_S = 20
 
 @contextmanager
 def served(board: Board | None, state=lambda: b"{}", bind: str = "127.0.0.1") -> Iterator[int]:
-    registry = CollectorRegistry()
-    Gauge("answer", "of everything", registry=registry).set(42)
-    port, close = web.serve(registry, bind, 0, web.Pages(state, board))
+    port, close = web.serve(lambda: ["answer 42.0\n"], bind, 0, web.Pages(state, board))
     try:
         yield port
     finally:
@@ -121,7 +118,7 @@ def test_it_is_read_only(path: str) -> None:
 
 def test_a_port_that_is_taken_is_said() -> None:
     with served(None) as port, pytest.raises(OSError, match=f"cannot listen at 127.0.0.1:{port} for metrics"):
-        web.serve(CollectorRegistry(), "127.0.0.1", port, web.Pages(lambda: b""))
+        web.serve(lambda: [], "127.0.0.1", port, web.Pages(lambda: b""))
 
 
 def test_it_listens_on_ipv6_too() -> None:

@@ -1,0 +1,59 @@
+"""What one scrape of the agent's metrics is made from: values, taken by who owns the state, written elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.programs import Programs
+from agent.signals import Row
+from agent.slots import Owner
+
+Histogram = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    owner: Owner
+    row: Row
+    histograms: Mapping[str, Histogram]  # by field of struct sonde_slot
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """One pod, by its slots: one for each serving port."""
+
+    namespace: str
+    pod: str
+    slots: Sequence[SlotState]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    drops: Mapping[str, int]
+    owners_used: int
+    owners_capacity: int
+    slots_used: int
+    slots_retired: int
+    slots_capacity: int
+    endpoints: Mapping[str, int]  # by which signals are known of them
+    rows_sampled: int
+    watchers: int
+    pages_read: int
+    pages_failed: int
+    cpu_s: float
+    rss_bytes: int
+    programs: Programs = field(default_factory=dict)
+    sample_age_s: float | None = None  # None: no slot was ever read
+    node: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    now_ns: int
+    pods: Sequence[PodState]
+    agent: AgentState
