@@ -20,7 +20,7 @@ _GO_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 @dataclass(frozen=True, slots=True)
 class RunConfig:
     node_name: str  # only pods with this spec.nodeName are measured
-    manifests: Path
+    manifests: Path | None  # None: the API server is watched
     cgroup_root: Path | None  # None: the first cgroup v2 mount of the usual two
     pin_root: Path
     bind: str
@@ -28,6 +28,8 @@ class RunConfig:
     metrics_port: int  # Prometheus; 0 lets the kernel choose
     interval_s: float  # between two reads of the slots
     engine_interval_s: float  # between two reads of a busy engine's page
+    kubeconfig: Path | None = None  # None: as the machine has it
+    namespaces: tuple[str, ...] = ()  # of the API server, to look at; (): all
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ def parse(arguments: Sequence[str]) -> Config:
         metrics_port=flags.metrics_port,
         interval_s=flags.interval,
         engine_interval_s=flags.engine_interval,
+        kubeconfig=flags.kubeconfig,
+        namespaces=flags.namespaces,
     )
 
 
@@ -116,6 +120,13 @@ def _name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return text
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name)
+    if not names:
+        raise argparse.ArgumentTypeError("expected names with commas between them")
+    return names
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -180,7 +191,25 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="spec.nodeName of the pods to measure (default: the host's name, as kubelet has it)",
     )
-    add("--manifests", type=Path, required=True, metavar="DIR", help="folder of Kubernetes YAML with pods and pools")
+    add(
+        "--manifests",
+        type=Path,
+        metavar="DIR",
+        help="folder of Kubernetes YAML with pods and pools (default: the API server is watched)",
+    )
+    add(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="how to reach the API server (default: the pod's service account, else $KUBECONFIG or ~/.kube/config)",
+    )
+    add(
+        "--namespaces",
+        type=_names,
+        default=(),
+        metavar="NAME,...",
+        help="watch only these namespaces of the API server, so that Roles suffice (default: all)",
+    )
     _add_cgroup_root(parser)
     _add_pin_root(parser)
     add("--bind", default="0.0.0.0", metavar="ADDRESS", help="address to listen at (default %(default)s)")

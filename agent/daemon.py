@@ -1,9 +1,9 @@
 """`sonde-agent run`: wires the parts together, starts them and ends them in order.
 
 Tasks, all on one event loop: `sampler` reads the slots each interval; `beat` sends full frames each second and small
-ones between them; `placer` follows manifests and cgroups and gives pods their slots; `pages` reads the engines. On
-SIGTERM or SIGINT the streams end, the server closes, the tasks are cancelled, then the metrics server and the maps are
-closed. Pins stay: they hold the counts for the next agent.
+ones between them; `cluster` follows manifests or the API server; `placer` follows cgroups and gives pods their slots;
+`pages` reads the engines. On SIGTERM or SIGINT the streams end, the server closes, the tasks are cancelled, then the
+metrics server and the maps are closed. Pins stay: they hold the counts for the next agent.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Coroutine
+from collections.abc import AsyncGenerator, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
 
 import grpc.aio
 import numpy as np
 
 from agent import metrics_server, stream
-from agent.cluster.folder import Folder
+from agent.cluster import folder
+from agent.cluster.objects import Cluster
 from agent.config import RunConfig
 from agent.kernel.cgroups import NoCgroup2
 from agent.kernel.cgroups import root as cgroup_root
@@ -41,12 +42,14 @@ from agent.snapshot import AgentState, PodState, SlotState, Snapshot
 from agent.version import version
 from agent.view import View
 
+Clusters = AsyncGenerator[Cluster, None]
+
 log = logging.getLogger(__name__)
 
 PULSE_S = 0.1  # a controller takes no count that is older than 250 ms
 GAPS_EVERY = 5  # pulses between two looks at the gaps
 BEAT_EVERY = 10  # pulses between two full frames
-LOOK_S = 1.0  # between two looks at the manifests and the cgroups
+LOOK_S = 1.0  # between two looks at the cgroups while the cluster does not change
 SEARCH_S = 0.1  # the same while a pod has no cgroup yet
 GRACE_S = 2.0
 THREADS = 2  # the sampler's and the placer's
@@ -91,13 +94,14 @@ async def _run(config: RunConfig) -> None:
 
 async def _start(config: RunConfig, resources: ExitStack) -> tuple[_Agent, grpc.aio.Server]:
     """Opens what the agent needs. Raises StartError."""
-    if not config.manifests.is_dir():
+    if config.manifests and not config.manifests.is_dir():
         raise StartError(f"--manifests {config.manifests} is no folder")
     try:
+        clusters = _clusters(config)
         root = _cgroup_root(config.cgroup_root)
         maps = PinnedMaps(Pins(config.pin_root))
         resources.callback(maps.close)
-        agent = _Agent(config, maps, root)
+        agent = _Agent(config, maps, root, clusters)
         server, port = stream.make_server(agent.telemetry, config.bind, config.port)
         loop = asyncio.get_running_loop()
         page = AgentPage(lambda: _ask(loop, agent)).page
@@ -111,6 +115,20 @@ async def _start(config: RunConfig, resources: ExitStack) -> tuple[_Agent, grpc.
         config.pin_root,
     )  # fmt: skip
     return agent, server
+
+
+def _clusters(config: RunConfig) -> Clusters:
+    """What there is, from the folder or from the API server. Raises StartError."""
+    if config.manifests:
+        return folder.watch(config.manifests)
+    from agent.cluster import access, api  # the kubernetes library takes 29 MB, which a folder does not need
+
+    try:
+        server = access.find(config.kubeconfig)
+    except access.AccessError as error:
+        raise StartError(f"{error}; or name a folder by --manifests") from error
+    log.info("watching the API server at %s", server.host)
+    return api.watch_node(server, config.node_name, config.namespaces)
 
 
 def _cgroup_root(given: Path | None) -> Path:
@@ -133,13 +151,14 @@ def _ask(loop: asyncio.AbstractEventLoop, agent: _Agent) -> Snapshot:
 class _Agent:
     """The parts and the loops between them. Raises OSError where another agent has the maps."""
 
-    def __init__(self, config: RunConfig, maps: PinnedMaps, root: Path) -> None:
+    def __init__(self, config: RunConfig, maps: PinnedMaps, root: Path, clusters: Clusters) -> None:
         self._config = config
         maps.claim()
         self._maps = maps
         self._tree = CgroupTree(root)
-        self._folder = Folder(config.manifests)
-        self._pods: Collection[ServingPod] | None = None
+        self._clusters = clusters
+        self._pods: Collection[ServingPod] | None = None  # None: nothing is known yet
+        self._look_now = asyncio.Event()
         self._placement = Placement(maps)
         self._view = View(config.node_name)
         self.telemetry = stream.Telemetry(self._view)
@@ -150,6 +169,7 @@ class _Agent:
         return {
             "sampler": self._sampler.run(self._publish),
             "beat": self._beat_forever(),
+            "cluster": self._follow_cluster(),
             "placer": self._place_forever(),
             "pages": self._pages.run(),
         }
@@ -175,24 +195,26 @@ class _Agent:
             self._view.follow_means(time.monotonic_ns())
             self.telemetry.beat()
 
+    async def _follow_cluster(self) -> None:
+        async with aclosing(self._clusters) as clusters:
+            async for cluster in clusters:
+                self._pods = serving_pods(cluster, self._config.node_name)
+                self._look_now.set()
+
     async def _place_forever(self) -> None:
         """Raises NotLoaded when the programs were unloaded meanwhile: who starts the agent again starts it right."""
         clock = asyncio.get_running_loop().time
         while True:
             self._maps.check_pinned()
-            # in a thread: files may be on a slow disk, and the kernel holds a scan up while it makes cgroups
-            pods, cgroups = await asyncio.to_thread(self._look)
-            if pods is not None:
+            if self._pods is not None:
+                pods = self._pods
+                # in a thread: the kernel holds a scan up while it makes cgroups
+                cgroups = await asyncio.to_thread(self._tree.scan, {name for pod in pods for name in pod.cgroup_names})
                 self._place(pods, cgroups, clock())
-            await asyncio.sleep(SEARCH_S if self._placement.searching(clock()) else LOOK_S)
-
-    def _look(self) -> tuple[Collection[ServingPod] | None, Cgroups]:
-        """The pods of the node, None before the manifests could be read once, and their cgroups."""
-        cluster = self._folder.read()
-        if cluster is not None:
-            self._pods = serving_pods(cluster, self._config.node_name)
-        names = {name for pod in self._pods or () for name in pod.cgroup_names}
-        return self._pods, self._tree.scan(names)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SEARCH_S if self._placement.searching(clock()) else LOOK_S):
+                    await self._look_now.wait()
+            self._look_now.clear()
 
     def _place(self, pods: Collection[ServingPod], cgroups: Cgroups, now_s: float) -> None:
         if self._view.place(pods, self._placement.update(pods, cgroups, now_s)):

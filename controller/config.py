@@ -27,7 +27,9 @@ _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 @dataclass(frozen=True, slots=True)
 class Config:
     pool_name: str
-    manifests: Path
+    manifests: Path | None = None  # None: the API server is watched
+    kubeconfig: Path | None = None  # None: as the machine has it
+    agent_namespace: str = "sonde-system"
     pool_namespace: str = "default"
     pool_group: str = "inference.networking.k8s.io"
     grpc_port: int = 9002  # 0, as for the other ports: the kernel chooses one
@@ -64,6 +66,8 @@ def parse(arguments: Sequence[str]) -> Config:
     config = Config(
         pool_name=flags.pool_name,
         manifests=flags.manifests,
+        kubeconfig=flags.kubeconfig,
+        agent_namespace=flags.agent_namespace,
         pool_namespace=flags.pool_namespace,
         pool_group=flags.pool_group,
         grpc_port=flags.grpc_port,
@@ -98,7 +102,7 @@ def _fault(config: Config) -> str | None:
     """What the files that flags name lack."""
     if not config.pool_name:
         return "argument --pool-name: expected the name of an InferencePool, got ''"
-    if not config.manifests.is_dir():
+    if config.manifests and not config.manifests.is_dir():
         return f"argument --manifests: {config.manifests} is no folder"
     if config.config_file and not config.config_file.is_file():
         return f"argument --config-file: {config.config_file} is no file"
@@ -173,7 +177,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="GROUP",
         help="its API group; inference.networking.x-k8s.io for v1alpha2",
     )
-    add("--manifests", type=Path, required=True, metavar="DIR", help="folder of Kubernetes YAML: the cluster")
+    add(
+        "--manifests",
+        type=Path,
+        metavar="DIR",
+        help="folder of Kubernetes YAML: the cluster; without it the API server is watched",
+    )
+    add(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="how to reach the API server; without it the pod's service account, else $KUBECONFIG or ~/.kube/config",
+    )
+    add("--agent-namespace", default="sonde-system", metavar="NAME", help="where the agents' pods are")
     add("--grpc-port", type=_port, default=9002, metavar="PORT", help="ext_proc; 0 lets the system choose")
     add("--grpc-health-port", type=_port, default=9003, metavar="PORT", help="gRPC health")
     add("--metrics-port", type=_port, default=9090, metavar="PORT", help="Prometheus, and the live page")

@@ -17,10 +17,9 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
@@ -28,7 +27,7 @@ import grpc.aio
 import msgspec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from agent.cluster.folder import watch
+from agent.cluster import folder
 from agent.cluster.objects import Cluster
 from controller import document, extproc, tls, web
 from controller.agents import Agents
@@ -38,7 +37,7 @@ from controller.engines import Engines
 from controller.exchange import ASSUMED_MODES
 from controller.live import Board, Live
 from controller.metrics import ControllerPage
-from controller.model import ClusterChanged, Event, address_of
+from controller.model import Address, ClusterChanged, Event, address_of
 from controller.pick import POLICIES
 from controller.picker import Picker
 from controller.snapshot import Snapshot, Totals, snapshot
@@ -124,6 +123,7 @@ class _Controller:
     synced: bool | None = None  # None: the cluster has not been read yet
     draining: bool = False
     _certificates: tls.Certificates | None = None
+    _clusters: AsyncGenerator[Cluster, None] | None = None
     _server: grpc.aio.Server | None = None
     _health_server: grpc.aio.Server | None = None
     _turns: tuple[int, float] = (0, -1e9)  # the picker's turn when last looked at, and since when it is that
@@ -142,6 +142,7 @@ class _Controller:
         if config.config_file:
             log.warning("--config-file %s: nothing in it is used", config.config_file)
         await self._set_health()
+        self._clusters = _clusters(config)
         try:
             self._server = grpc.aio.server(options=extproc.OPTIONS)
             self._server.add_generic_rpc_handlers((self.processor.handler(),))
@@ -186,7 +187,7 @@ class _Controller:
         self.agents = Agents(group, self._emit, subscriber, self.rng)
         self.engines = Engines(self.table, self._emit, self.config.refresh_metrics_interval_s, self.rng, self._is_busy)
         work: dict[str, Coroutine[Any, Any, None]] = {
-            "cluster": self._follow_cluster(self.config.manifests),
+            "cluster": self._follow_cluster(),
             "engines": self.engines.run(),
         }
         if self.config.ui:
@@ -219,16 +220,17 @@ class _Controller:
             if server:
                 await server.stop(None)
 
-    async def _follow_cluster(self, manifests: Path) -> None:
-        async for cluster in watch(manifests):
-            self._apply_cluster(cluster)
-            await self._set_health()
+    async def _follow_cluster(self) -> None:
+        assert self._clusters is not None
+        async with aclosing(self._clusters) as clusters:
+            async for cluster in clusters:
+                self._apply_cluster(cluster)
+                await self._set_health()
 
     def _apply_cluster(self, cluster: Cluster) -> None:
         self._emit(ClusterChanged(cluster), time.monotonic())
         if self.agents:
-            addresses = [address_of(pod.ip, self.config.agent_port) for pod in cluster.agents() if pod.ip]
-            self.agents.reconcile(addresses)
+            self.agents.reconcile(self._agents_of(cluster))
         synced = self.table.pool is not None
         if synced == self.synced:
             return
@@ -244,6 +246,13 @@ class _Controller:
         await self.health.set(LIVENESS, SERVING)
         for name in READINESS:
             await self.health.set(name, SERVING if self.synced and not self.draining else NOT_SERVING)
+
+    def _agents_of(self, cluster: Cluster) -> list[Address]:
+        """The agents of the nodes that the pool's pods are on: in a big cluster the others have nothing to say."""
+        pool = self.table.pool
+        nodes = {pod.node for pod in cluster.pods_of(pool)} if pool else set()
+        near = [pod for pod in cluster.agents() if pod.node is None or pod.node in nodes]
+        return [address_of(pod.ip, self.config.agent_port) for pod in near if pod.ip]
 
     def _emit(self, event: Event, now: float) -> None:
         self.table.apply(event, now)
@@ -300,6 +309,20 @@ async def _look_at(certificates: tls.Certificates) -> None:
     while True:
         await asyncio.sleep(CERTIFICATE_LOOK_S)
         certificates.refresh()
+
+
+def _clusters(config: Config) -> AsyncGenerator[Cluster, None]:
+    """The cluster as the folder or the API server has it. Raises StartError."""
+    if config.manifests:
+        return folder.watch(config.manifests)
+    from agent.cluster import access, api  # the kubernetes library takes 29 MB, which a folder does not need
+
+    try:
+        server = access.find(config.kubeconfig)
+    except access.AccessError as error:
+        raise StartError(f"{error}; or name a folder by --manifests") from error
+    log.info("watching the API server at %s", server.host)
+    return api.watch_pool(server, (config.pool_group, config.pool_namespace, config.pool_name), config.agent_namespace)
 
 
 def _listen(

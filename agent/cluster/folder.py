@@ -17,7 +17,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def _one_line(error: Exception) -> str:
     return f"{getattr(error, 'problem', 'not understood')} in line {mark.line + 1}, column {mark.column + 1}"
 
 
-async def watch(path: Path | str, interval_s: float = 0.2) -> AsyncIterator[Cluster]:
+async def watch(path: Path | str, interval_s: float = 0.2) -> AsyncGenerator[Cluster, None]:
     """Yields the cluster at once, then after each change.
 
     Files are read in a thread, since a big one would hold the loop. A folder that is not there is an empty cluster.

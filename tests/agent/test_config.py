@@ -49,7 +49,7 @@ def test_each_command_has_a_configuration_of_its_own() -> None:
         ([*RUN, "--interval", "fast"], "no duration"),
         ([*RUN, "--port", "65536"], "no port number"),
         ([*RUN, "--port", "-1"], "port"),
-        (["run"], "--manifests"),
+        (["run", "--namespaces", ","], "--namespaces"),
         (["walk"], "walk"),
         ([*RUN, "--inter", "1s"], "--inter"),
     ],
