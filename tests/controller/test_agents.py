@@ -38,7 +38,7 @@ class Node(telemetry_pb2_grpc.TelemetryServicer):
 
 
 @asynccontextmanager
-async def serving(node: Node, port: int = 0) -> AsyncIterator[int]:
+async def serving(node: telemetry_pb2_grpc.TelemetryServicer, port: int = 0) -> AsyncIterator[int]:
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     telemetry_pb2_grpc.add_TelemetryServicer_to_server(node, server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")
@@ -198,18 +198,22 @@ def test_an_agent_that_never_speaks_is_tried_ever_more_rarely_while_another_spea
     run(body())
 
 
+class OneFrameEach(telemetry_pb2_grpc.TelemetryServicer):
+    """An agent that sends each stream one frame and is silent from then on."""
+
+    async def Watch(self, request: WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[Frame]:
+        yield frame()
+        await asyncio.Event().wait()
+
+
 def test_an_agent_that_says_nothing_more_is_left_and_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controller.agents.SILENCE_LIMIT_S", 0.15)
 
     async def body() -> None:
-        node = Node()
-        async with serving(node) as port, following(port) as (_, events):
-            node.frames.put_nowait(frame())
-            await events.until(lambda seen: AgentGone("n1") in seen)
-            node.frames.put_nowait(frame())  # the first stream's handler may still wait for one
-            node.frames.put_nowait(frame())
+        async with serving(OneFrameEach()) as port, following(port) as (_, events):
             await events.until(lambda seen: sum(isinstance(event, FrameReceived) for event in seen) >= 2)
-            assert len(node.subscribers) >= 2
+            frames = [at for at, event in enumerate(events.seen) if isinstance(event, FrameReceived)]
+            assert AgentGone("n1") in events.seen[frames[0] : frames[1]]
 
     run(body())
 
