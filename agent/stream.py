@@ -65,13 +65,14 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         wake = asyncio.Event()
         self._wakes.add(wake)
         name = request.subscriber[:_NAME_LIMIT]
-        log.info("watcher came name=%r peer=%s", name, context.peer())
+        peer = context.peer()  # asked for once: after the call has ended grpcio reads freed memory here
+        log.info("watcher came name=%r peer=%s", name, peer)
         try:
             async for frame in self._frames(wake):
                 yield frame
         finally:
             self._wakes.discard(wake)
-            log.info("watcher left name=%r peer=%s", name, context.peer())
+            log.info("watcher left name=%r peer=%s", name, peer)
 
     async def _frames(self, wake: asyncio.Event) -> AsyncIterator[Frame]:
         since: int | None = None

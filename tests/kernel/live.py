@@ -18,6 +18,7 @@ import numpy as np
 
 from agent.kernel import bpfsys, cgroups, layout, loader, pins
 from agent.kernel.pins import Pins
+from lab.cgroups import enter_command
 
 SERVER = Path(__file__).with_name("server.py")
 GENERATION = 3
@@ -36,11 +37,9 @@ class Node:
         port = free_port(host)
         slot = self.own(port)
         process = subprocess.Popen(
-            [sys.executable, str(SERVER), host, str(port)],
+            enter_command(self.cgroup, [sys.executable, str(SERVER), host, str(port)]),
             stdout=subprocess.PIPE,
             text=True,
-            # the socket's cgroup is its creator's, so the move comes before exec
-            preexec_fn=lambda: (self.cgroup / "cgroup.procs").write_text(str(os.getpid())),
         )
         self.processes.append(process)
         assert process.stdout is not None
@@ -84,9 +83,9 @@ class Served:
         return int(self.node.slots[self.slot][name])
 
     def connect(self) -> socket.socket:
-        return socket.create_connection((self.host, self.port), timeout=5)
+        return socket.create_connection((self.host, self.port), timeout=20)
 
-    def until(self, condition: Callable[[], bool], within_s: float = 3) -> None:
+    def until(self, condition: Callable[[], bool], within_s: float = 20) -> None:
         """Waits for the kernel to have counted what the test did (closing is asynchronous)."""
         deadline = time.monotonic() + within_s
         while not condition():

@@ -24,10 +24,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.proto.telemetry_pb2 import EndpointReport, Frame, WatchRequest
 from agent.proto.telemetry_pb2_grpc import TelemetryStub
+from lab import cgroups
 from tests.kernel.live import SERVER, Node, free_port, remove_cgroup
 
 NODE = "node-a"
-LIMIT_S = 10
+LIMIT_S = 30
 _RUNNING = re.compile(r"running .* port=(\d+) metrics_port=(\d+)")
 
 
@@ -45,10 +46,9 @@ class Pod:
         """Starts the server inside the pod's cgroup, which is made where it is not there yet."""
         self.cgroup.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
-            [sys.executable, str(SERVER), "127.0.0.1", str(self.port)],
+            cgroups.enter_command(self.cgroup, [sys.executable, str(SERVER), "127.0.0.1", str(self.port)]),
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: (self.cgroup / "cgroup.procs").write_text(str(os.getpid())),
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
@@ -168,7 +168,7 @@ class Agent:
 
     def metrics(self) -> dict[tuple[str, ...], float]:
         """(name, label values in the order of label names) -> value"""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=LIMIT_S) as answer:
             page = answer.read().decode()
         return {
             (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -219,7 +219,7 @@ class Watch:
         raise AssertionError(f"the stream ended after {seen[-3:]}")
 
 
-def wait_until(condition: Callable[[], bool], within_s: float = 5) -> None:
+def wait_until(condition: Callable[[], bool], within_s: float = LIMIT_S) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline

@@ -4,6 +4,8 @@
 
 POST /v1/plain?size=N            an answer of N bytes
 POST /v1/stream?chunks=N&gap=MS  an event stream, header first, [DONE] not sent
+POST /v1/held?chunks=N           the same, ended only once somebody asks for /v1/release
+POST /v1/release                 a small answer
 POST /v1/closing?chunks=N        an event stream that ends with the connection
 POST /v1/silent                  no answer at all
 POST /v1/padded?size=N           an answer with N bytes of header padding
@@ -14,6 +16,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from urllib.parse import parse_qs, urlsplit
+
+released = asyncio.Event()
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,8 +40,10 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def answer(path: str, options: dict[str, int], writer: asyncio.StreamWriter) -> None:
     if path == "/v1/silent":
         await asyncio.sleep(3600)
-    if path in ("/v1/stream", "/v1/closing"):
-        chunked = path == "/v1/stream"
+    if path == "/v1/release":
+        released.set()
+    if path in ("/v1/stream", "/v1/held", "/v1/closing"):
+        chunked = path != "/v1/closing"
         framing = "transfer-encoding: chunked" if chunked else "connection: close"
         writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{framing}\r\n\r\n".encode())
         for n in range(options["chunks"]):
@@ -45,6 +51,8 @@ async def answer(path: str, options: dict[str, int], writer: asyncio.StreamWrite
             data = b"data: %d\n\n" % n
             writer.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
             await writer.drain()
+        if path == "/v1/held":
+            await released.wait()
         if chunked:
             writer.write(b"0\r\n\r\n")
         return

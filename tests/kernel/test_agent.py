@@ -22,13 +22,13 @@ import pytest
 from agent.kernel import bpfsys, pins
 from agent.proto.telemetry_pb2 import EndpointReport, Frame, WatchRequest
 from agent.proto.telemetry_pb2_grpc import TelemetryStub
-from lab import manifests
+from lab import cgroups, manifests
 from lab.manifests import LabPod
 from tests.kernel.conversation import Bench
 from tests.kernel.live import SERVER, Node, free_port, post, read_answer, remove_cgroup, running_node
 
 NODE = "n1"
-LIMIT_S = 10.0
+LIMIT_S = 30.0
 SILENT = post("/v1/silent")
 
 
@@ -84,10 +84,9 @@ class Agent:
     def serve(self, pod: LabPod) -> None:
         scope = self.scope(pod)
         process = subprocess.Popen(
-            [sys.executable, str(SERVER), pod.ip, str(self.serving_port)],
+            cgroups.enter_command(scope, [sys.executable, str(SERVER), pod.ip, str(self.serving_port)]),
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: (scope / "cgroup.procs").write_text(str(os.getpid())),
         )
         self.node.processes.append(process)
         assert process.stdout is not None
