@@ -110,8 +110,8 @@ def test_an_answer_that_does_not_come_in_time_is_an_error():
     async def body():
         async with engine() as lab:
             lab.engine.hang(30)
-            (result,) = await send(requests(0), target(lab.port, timeout_s=0.1))
-        assert "within 0.1 s" in result.error
+            (result,) = await send(requests(0), target(lab.port, timeout_s=1))
+        assert "within 1 s" in result.error
         assert result.status == 200  # the header was early
         assert result.first_data_s is None
 

@@ -330,7 +330,7 @@ def test_connection_close_is_honoured():
 
 def test_an_idle_connection_is_closed():
     async def body():
-        async with engine(idle_timeout_s=0.05) as lab, client(lab.port) as me:
+        async with engine(idle_timeout_s=0.5) as lab, client(lab.port) as me:
             me.send(ask(2))
             await me.head()
             await me.events()
