@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -30,6 +31,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from agent.cluster import folder
 from agent.cluster.objects import Cluster
 from controller import document, extproc, tls, web
+from controller.admission import PAGE_POLICIES, Gate, gate_of
 from controller.agents import Agents
 from controller.config import Config
 from controller.counts import Counts
@@ -40,6 +42,7 @@ from controller.metrics import ControllerPage
 from controller.model import Address, ClusterChanged, Event, address_of
 from controller.pick import POLICIES
 from controller.picker import Picker
+from controller.saturation import LimitError
 from controller.snapshot import Snapshot, Totals, snapshot
 from controller.table import Table
 
@@ -134,7 +137,7 @@ class _Controller:
         self.table = Table(config.pool_group, config.pool_namespace, config.pool_name)
         self.picker = Picker(self.table, POLICIES[config.policy], self.rng, max_endpoints=config.max_endpoints)
         manner = extproc.Manner(assumed_mode=ASSUMED_MODES[config.request_body_mode], hooks=config.conformance_hooks)
-        self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner)
+        self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner, _gate(config.policy))
 
     async def start(self, resources: ExitStack) -> Ports:
         """Opens the ports. Raises StartError."""
@@ -185,7 +188,14 @@ class _Controller:
         """Starts the eternal tasks."""
         subscriber = f"{self.config.pool_namespace}/{self.config.pool_name}"
         self.agents = Agents(group, self._emit, subscriber, self.rng)
-        self.engines = Engines(self.table, self._emit, self.config.refresh_metrics_interval_s, self.rng, self._is_busy)
+        self.engines = Engines(
+            self.table,
+            self._emit,
+            self.config.refresh_metrics_interval_s,
+            self.rng,
+            self._is_busy,
+            reads_all=self.config.policy in PAGE_POLICIES,
+        )
         work: dict[str, Coroutine[Any, Any, None]] = {
             "cluster": self._follow_cluster(),
             "engines": self.engines.run(),
@@ -323,6 +333,14 @@ def _clusters(config: Config) -> AsyncGenerator[Cluster, None]:
         raise StartError(f"{error}; or name a folder by --manifests") from error
     log.info("watching the API server at %s", server.host)
     return api.watch_pool(server, (config.pool_group, config.pool_namespace, config.pool_name), config.agent_namespace)
+
+
+def _gate(policy: str) -> Gate:
+    """Raises StartError."""
+    try:
+        return gate_of(policy, os.environ)
+    except LimitError as error:
+        raise StartError(str(error)) from error
 
 
 def _listen(

@@ -64,12 +64,22 @@ def pause_s(measured: bool, busy: bool, refresh_s: float, endpoints: int) -> flo
 class Engines:
     """Scrapes for one table; run() is its one task."""
 
-    def __init__(self, table: Table, emit: Emit, refresh_s: float, rng: Random, is_busy: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        emit: Emit,
+        refresh_s: float,
+        rng: Random,
+        is_busy: Callable[[], bool],
+        reads_all: bool = False,
+    ) -> None:
+        """reads_all: for policies that go by pages alone, whoever else reads them."""
         self._table = table
         self._emit = emit
         self._refresh_s = refresh_s
         self._rng = rng
         self._is_busy = is_busy
+        self._reads_all = reads_all
         self._dues: dict[Address, Due] = {}
         self._own: dict[Address, EngineSignal] = {}  # what we read last
         self.scrapes = Scrapes()
@@ -94,14 +104,15 @@ class Engines:
     def _due(self, now: float) -> list[Endpoint]:
         """The endpoints whose page is to be read now."""
         rows = {row.endpoint.address: row for row in self._table.rows}
-        self._dues = {address: self._dues.get(address) or Due(now + AGENT_GRACE_S) for address in rows}
+        first_s = now if self._reads_all else now + AGENT_GRACE_S
+        self._dues = {address: self._dues.get(address) or Due(first_s) for address in rows}
         self._own = {address: signal for address, signal in self._own.items() if address in rows}
-        ours = [row for address, row in rows.items() if is_ours(row, self._own.get(address), now)]
+        ours = [row for address, row in rows.items() if self._reads_all or is_ours(row, self._own.get(address), now)]
         due = []
         for row in ours:
             state = self._dues[row.endpoint.address]
             if now >= state.at_s:
-                measured = row.fresh_kernel(now) is not None
+                measured = not self._reads_all and row.fresh_kernel(now) is not None
                 state.at_s = now + pause_s(measured, self._is_busy(), self._refresh_s, len(ours))
                 due.append(row.endpoint)
         return due

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from controller.admission import Gate, admit_all
 from controller.classes import NO_ENDPOINT, Refusal, unknown_model
 from controller.counts import Counts, Series
 from controller.exchange import BUFFERED, QUIET_S, UNDECLARED, Exchange
@@ -56,9 +57,9 @@ class Manner:
 class ExternalProcessor:
     """All open streams of one controller."""
 
-    def __init__(self, picker: Picker, counts: Counts, manner: Manner | None = None) -> None:
+    def __init__(self, picker: Picker, counts: Counts, manner: Manner | None = None, gate: Gate = admit_all) -> None:
         self._picker = picker
-        self._resolver = Resolver(picker.table, picker.rng)
+        self._resolver = Resolver(picker.table, picker.rng, gate)
         self._counts = counts
         self._manner = manner or Manner()
         # A response is of use where it may tell which endpoint served, and where nothing else tells its end.
@@ -238,6 +239,9 @@ class _Stream:
             request = replace(request, resolved=self._resolver.resolve(request, now))
         except UnknownModel as error:
             return self._refuse(unknown_model(error.model))
+        refusal = self._resolver.refusal(request, now)
+        if refusal:
+            return self._refuse(refusal)
         self.pick = self._picker.pick(request, now)
         decision_s = time.perf_counter() - began
         self._series = self._counts.picked(request, decision_s, size_bytes=self.exchange.size_bytes)

@@ -43,6 +43,7 @@ class Catalogue:
     objectives: Mapping[str, Objective] = field(default_factory=dict)
     exact: Mapping[str, Rewrite] = field(default_factory=dict)
     generic: Rewrite | None = None
+    sheddable: tuple[int, ...] = ()  # the negative priorities in use, lowest first
 
     def rewrite(self, model: str) -> Rewrite | None:
         return self.exact.get(model, self.generic)
@@ -75,7 +76,12 @@ def catalogue_of(cluster: Cluster, pool: Pool) -> Catalogue:
             if not rule.models:
                 generic = generic or made
     objectives = {objective.name: objective for objective in _of(cluster.objectives.values(), pool)}
-    return Catalogue(models, objectives, exact, generic)
+    return Catalogue(models, objectives, exact, generic, _sheddable(models.values(), objectives.values()))
+
+
+def _sheddable(models: Iterable[Model], objectives: Iterable[Objective]) -> tuple[int, ...]:
+    priorities = {priority_of(model.criticality) for model in models} | {one.priority for one in objectives}
+    return tuple(sorted(priority for priority in priorities if priority < STANDARD))
 
 
 def _of(objects: Iterable[OfPool], pool: Pool) -> list[OfPool]:

@@ -88,6 +88,17 @@ def test_a_page_without_an_engines_numbers_tells_nothing(page: bytes) -> None:
     run(body())
 
 
+def test_a_policy_that_goes_by_pages_has_all_of_them_read_whatever_agents_say() -> None:
+    held = table(pod("a"))
+    held.apply(frame({"a": kernel(in_flight=1)}, full=True), 0.0)
+    held.rows[0].engine = engine(1, 2, at=0.0)
+    for reads_all in (False, True):
+        engines = Engines(held, lambda event, now: None, 0.05, Random(1), lambda: True, reads_all=reads_all)
+        assert bool(engines._due(0.1)) is reads_all
+        engines._due(1.0)
+        assert bool(engines._due(1.06)) is reads_all  # at the interval that the flag names
+
+
 def test_pods_that_the_kernel_measures_still_have_an_engine_to_read() -> None:
     held = table(pod("a"))
     held.apply(frame({"a": kernel(in_flight=1)}, full=True), 0.0)

@@ -14,13 +14,12 @@ import grpc
 import grpc.aio
 import pytest
 
-from agent.cluster.objects import Model, cluster_of
 from controller import extproc
+from controller.admission import Gate, admit_all
 from controller.classes import NO_ENDPOINT
 from controller.counts import Counts, Series, Tally
 from controller.exchange import BUFFERED, FULL_DUPLEX, NONE
 from controller.extproc import Manner
-from controller.model import ClusterChanged
 from controller.pick import Policy, sonde
 from controller.picker import Picker
 from controller.table import Table
@@ -50,12 +49,17 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    *pods: Any, policy: Policy = sonde, failure_mode: str = "FailClose", max_endpoints: int = 1, **manner: Any
+    *pods: Any,
+    policy: Policy = sonde,
+    failure_mode: str = "FailClose",
+    max_endpoints: int = 1,
+    gate: Gate = admit_all,
+    **manner: Any,
 ) -> AsyncIterator[Served]:
     known = table(*pods, failure_mode=failure_mode)
     counts = Counts()
     picker = Picker(known, policy, Random(1), max_endpoints=max_endpoints)
-    processor = extproc.ExternalProcessor(picker, counts, Manner(**manner))
+    processor = extproc.ExternalProcessor(picker, counts, Manner(**manner), gate)
     server = grpc.aio.server(options=extproc.OPTIONS)
     server.add_generic_rpc_handlers((processor.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -104,24 +108,6 @@ def test_a_gateway_gets_its_endpoint_in_every_mode(mode: int, sent: list[bytes],
         assert "10.0.0.1:8000" in [m.metadata_pick(m.read(answer)) for answer in answers]
         assert await call.read() is grpc.aio.EOF
         assert await call.code() is grpc.StatusCode.OK
-
-    serve(body, pod("a"))
-
-
-def test_with_models_an_unknown_one_is_404_and_the_others_are_served() -> None:
-    async def body(served: Served) -> None:
-        known = Model("default", "m", "p", "m", "Critical", (), "")
-        pool = served.table.pool
-        assert pool is not None
-        served.table.apply(ClusterChanged(cluster_of([pool, pod("a"), known])), 0.0)
-        call = served.call()
-        (answer,) = await ask(call, m.headers(FULL_DUPLEX), m.body(b'{"model": "other"}'), answers=1)
-        assert m.read(answer).immediate_response.status.code == 404
-        assert b"'other'" in m.read(answer).immediate_response.body
-
-        answers = await ask(served.call(), m.headers(FULL_DUPLEX), m.body(), answers=2)
-        assert m.kinds(answers) == ["request_headers", "request_body"]
-        assert served.counts.view().tallies[Series("m", "m", "1")].requests == 1
 
     serve(body, pod("a"))
 
