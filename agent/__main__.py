@@ -11,7 +11,10 @@ from agent.config import CheckConfig, LoadConfig, RunConfig, UnloadConfig, parse
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
-    config = parse(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["top"]:
+        return _top(given[1:])
+    config = parse(given)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     match config:
         case LoadConfig():
@@ -43,6 +46,12 @@ def _check(config: CheckConfig) -> int:
     from agent.kernel.pins import Pins
 
     return check.main(Pins(config.pin_root), config.cgroup_root)
+
+
+def _top(arguments: Sequence[str]) -> int:
+    from agent import top
+
+    return top.main(arguments)
 
 
 def _run(config: RunConfig) -> int:

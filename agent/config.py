@@ -140,6 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="measure, serve the stream and the metrics", allow_abbrev=False))
     _add_unload(commands.add_parser("unload", help="detach and unpin everything", allow_abbrev=False))
     _add_check(commands.add_parser("check", help="say what this machine has and lacks", allow_abbrev=False))
+    # its flags are agent.top's, so that no other command loads what it needs
+    commands.add_parser("top", help="a live table of what a running agent sees", add_help=False)
     return parser
 
 

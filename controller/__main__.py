@@ -1,4 +1,4 @@
-"""`sonde-controller`: flags in, exit status out."""
+"""`sonde-controller` and `sonde-controller top`: flags in, exit status out."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Sequence
 
 import uvloop
 
-from controller import daemon
+from controller import daemon, top
 from controller.config import parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit status."""
-    config = parse(sys.argv[1:] if arguments is None else arguments)
+    """Serves until SIGTERM or SIGINT, or shows what another one serves; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["top"]:
+        return top.main(given[1:])
+    config = parse(given)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         uvloop.run(daemon.run_until_signal(config))

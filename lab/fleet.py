@@ -1,6 +1,7 @@
 """Agents that make up what they stream: as many nodes and pods as one wants, over the real gRPC, for whoever looks on.
 
-Knows the stream and the manifests; refuses to know kernels and engines. Nothing serves requests here.
+Knows the stream, the manifests and how a controller is started; refuses to know kernels and engines. Nothing serves
+requests here.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +22,13 @@ import yaml
 
 from agent.proto import telemetry_pb2_grpc
 from agent.proto.telemetry_pb2 import EndpointReport, Frame, KernelSignal, WatchRequest
-from lab import manifests
+from lab import manifests, processes
 from lab.manifests import LabPod
+from lab.processes import Process
+from lab.substrate import program
 
+HOST = "127.0.0.1"
+LIMIT_S = 30.0
 BEAT_S = 0.5
 PORT = 8000
 
@@ -152,7 +158,7 @@ class Fleet:
                 await node.stop()
 
 
-def fleet(pods: int, port: int, per_node: int = 8) -> Fleet:
+def fleet(pods: int, per_node: int = 8) -> Fleet:
     """Pods of made-up names, idle, so many to a node."""
     made = [FleetPod(f"llm-{at + 1:03}", f"10.{20 + at // 250}.0.{at % 250 + 1}") for at in range(pods)]
     nodes = [
@@ -161,4 +167,38 @@ def fleet(pods: int, port: int, per_node: int = 8) -> Fleet:
         )
         for start in range(0, pods, per_node)
     ]
-    return Fleet(port, nodes)
+    return Fleet(free_port(), nodes)
+
+
+def free_port() -> int:
+    """One that nobody listens on at any address."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """A controller that follows a fleet; `port` is that of metrics and page."""
+
+    process: Process
+    port: int
+    grpc_port: int
+
+
+@contextlib.asynccontextmanager
+async def controller(folder: Path, fleet: Fleet, port: int = 0, ui: bool = True) -> AsyncIterator[Watching]:
+    """Starts one and waits until it listens. Its log is in the folder too."""
+    port, grpc_port = port or free_port(), free_port()
+    command = program(
+        "controller",
+        *("--pool-name", manifests.POOL, "--manifests", str(folder), "--bind", HOST, f"--ui={str(ui).lower()}"),
+        *("--grpc-port", str(grpc_port), "--grpc-health-port", "0", "--secure-serving=false", "--seed", "1"),
+        *("--metrics-port", str(port), "--agent-port", str(fleet.port)),
+    )
+    process = await processes.start("controller", command, folder)
+    try:
+        await processes.listening(process, HOST, port, LIMIT_S)
+        yield Watching(process, port, grpc_port)
+    finally:
+        await process.stop()

@@ -1,0 +1,159 @@
+"""`sonde-controller top`: the controller's table as a live table. Reads the running controller's own /state."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent import terminal
+from agent.columns import Column
+from agent.terminal import Feed, Options, Seen
+
+PATH = "/state"
+TIMEOUT_S = 3.0
+RETRY_S = 1.0
+RATE_S = 5.0
+Json = dict[str, Any]
+
+COLUMNS = (
+    Column("pod", "pod", "text", "its name"),
+    Column("node", "node", "text", "it runs on"),
+    Column("address", "address", "text", "what a pick answers"),
+    Column("in_flight", "in flight", "count", "requests begun and not ended"),
+    Column("waiting", "waiting", "count", "of these, nothing of the answer's data sent yet"),
+    Column("streaming", "streaming", "count", "of these, the answer is under way"),
+    Column("ttft_s", "TTFT", "time", "recent mean time to first token, by the kernel"),
+    Column("gap_s", "gap", "time", "recent mean time between two chunks, by the kernel"),
+    Column("source", "counted by", "text", "kernel, the engine's page, or own picks only"),
+    Column("load", "load", "count", "requests the picks go by: in flight and own picks not yet seen there"),
+    Column(
+        "price", "price", "number", "what a pick goes by, the lowest gets the next; a state counts before any price"
+    ),
+    Column("picks", "picks", "count", "requests this controller sent there"),
+    Column("kv", "KV", "share", "KV cache in use, as the engine says"),
+    Column("stale_s", "stale", "time", "how old the last measurement is, where it is too old to use"),
+    Column("state", "state", "text", "what speaks against it"),
+)
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """What is wanted. Faults print one line to stderr and exit with status 2."""
+    parser = terminal.Parser(
+        prog="sonde-controller top",
+        description="The endpoints as a running controller knows them: a live table, or lines into a pipe.",
+        allow_abbrev=False,
+    )
+    terminal.add_flags(parser, "127.0.0.1:9090", COLUMNS)
+    return terminal.options(parser.parse_args(arguments))
+
+
+def main(arguments: Sequence[str]) -> int:
+    wanted = parse(arguments)
+    feed = Feed()
+    return terminal.run("sonde-controller top", feed, lambda: follow(feed, wanted), COLUMNS, wanted)
+
+
+def follow(feed: Feed, wanted: Options) -> None:
+    """Asks for ever; what fails is asked again."""
+    history: deque[tuple[float, int]] = deque()
+    while True:
+        try:
+            document = fetch(wanted.address)
+            feed.put(seen(document, time.monotonic(), history))
+        except (OSError, http.client.HTTPException) as error:
+            feed.fail(f"no controller answers at {wanted.address} ({error}): is it running? --address names another")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            feed.fail(f"what answers at {wanted.address} is no controller's metrics port ({PATH}: {error})")
+        time.sleep(wanted.interval_s)
+
+
+def fetch(address: str) -> Json:
+    """Raises OSError, HTTPException or ValueError."""
+    connection = http.client.HTTPConnection(address, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", PATH)
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise ValueError(f"status {answer.status}")
+    document = json.loads(body)
+    if not isinstance(document, dict):
+        raise ValueError("no JSON object")
+    return document
+
+
+def seen(document: Json, now: float, history: deque[tuple[float, int]]) -> Seen:
+    """A document as rows. Raises KeyError, TypeError or AttributeError for what is none."""
+    summary = document["summary"]
+    history.append((now, summary["picks"]))
+    while len(history) > 2 and history[1][0] <= now - RATE_S:
+        history.popleft()
+    rows = [row(pod, document["now_s"]) for pod in document["pods"]]
+    alarms = frozenset(at for at, one in enumerate(rows) if one["state"])
+    facts = {"summary": summary, "nodes": document["nodes"]}
+    return Seen([_title(document, rows, history), _last(document)], facts, rows, now, alarms)
+
+
+def row(pod: Mapping[str, Any], now_s: float) -> Json:
+    stale_at_s, silent_at_s = pod["stale_at_s"], pod["silent_at_s"]
+    against = [pod["state"]] if pod["state"] != "fine" else []
+    if silent_at_s is not None:
+        against[0] += f" {max(0.0, now_s - silent_at_s):.1f} s"
+    against += [name for name, holds in (("unready", not pod["ready"]), ("terminating", pod["terminating"])) if holds]
+    against += [f"{one['name']} {one['note'] or 'unhealthy'}" for one in pod["devices"] if one["healthy"] is False]
+    return {
+        **{name: pod[name] for name in ("pod", "namespace", "node", "port", "address")},
+        **{name: pod[name] for name in ("in_flight", "waiting", "streaming", "ttft_s", "gap_s", "source", "load")},
+        "price": pod["rank"],
+        "picks": sum(pod["picks"].values()),
+        "kv": pod["kv_cache_usage"],
+        "stale_s": None if stale_at_s is None else round(max(0.0, now_s - stale_at_s), 1),
+        "state": ", ".join(against),
+    }
+
+
+def _title(document: Json, rows: Sequence[Json], history: Sequence[tuple[float, int]]) -> str:
+    summary, nodes = document["summary"], document["nodes"]
+    ready = sum(pod["ready"] and not pod["terminating"] for pod in document["pods"])
+    known = [one["in_flight"] for one in rows if one["in_flight"] is not None]
+    told = [
+        f"sonde-controller  pool {summary['namespace']}/{summary['pool']}"
+        + ("" if summary["known"] else " IS NOT THERE"),
+        f"rule {summary['policy']}",
+        f"{ready} of {len(rows)} ready",
+        f"{sum(known)} in flight" if known or not rows else "in flight unknown",
+        f"{sum(node['live'] for node in nodes)} of {len(nodes)} agents live",
+        f"{summary['picks']} picks{_rate(history)}",
+    ]
+    silent = [f"{one['name']} silent {one['heard_age_s']:.0f} s" for one in nodes if _is_silent(one)]
+    return "  ".join(told + silent)
+
+
+def _is_silent(node: Mapping[str, Any]) -> bool:
+    return not node["live"] and node["heard_age_s"] is not None
+
+
+def _rate(history: Sequence[tuple[float, int]]) -> str:
+    (began_s, before), (now_s, after) = history[0], history[-1]
+    return f" ({(after - before) / (now_s - began_s):.1f}/s)" if now_s > began_s and after >= before else ""
+
+
+def _last(document: Json) -> str:
+    if not document["picks"]:
+        return "no pick yet"
+    pick = document["picks"][0]
+    others = ", ".join(f"{one['pod']} for {_cost(one)}" for one in pick["alternatives"])
+    age_s = max(0.0, document["now_s"] - pick["at_s"])
+    return f"last pick {age_s:.1f} s ago: {pick['pod']} for {_cost(pick)} ({pick['reason']})" + (
+        f", not {others}" if others else ""
+    )
+
+
+def _cost(one: Mapping[str, Any]) -> str:
+    return " ".join((f"{one['rank']:g}", *one["against"]))
