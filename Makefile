@@ -2,7 +2,7 @@
 python := .venv/bin/python
 bin := .venv/bin
 
-.PHONY: demo test test-kernel lint docs-metrics proto image-check clean setup setup-dev
+.PHONY: demo test test-kernel lint docs-metrics dashboards proto image-check clean setup setup-dev
 
 demo: setup
 	$(bin)/sonde-lab demo
@@ -30,6 +30,9 @@ proto: setup-dev
 docs-metrics: setup-dev
 	$(python) -m docs.metrics > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
+dashboards: setup-dev
+	$(python) -m daemonset.dashboards
+
 image-check:
 	@echo "image-check: there are no images yet (see CHANGELOG.md)"; exit 1
 
@@ -40,5 +43,5 @@ setup-dev:
 	@.ci/setup dev
 
 clean:
-	rm -rf .venv .envoy build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf .venv .envoy .prometheus build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

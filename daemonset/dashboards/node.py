@@ -1,0 +1,191 @@
+"""Node: what the kernel of a node sees of each of its pods."""
+
+from __future__ import annotations
+
+from daemonset.dashboards.grafana import MATCHERS, Dashboard, Panel, Row, Variable, graph, quantiles
+
+_POD = "namespace, pod"
+_DEVICE = '{namespace=~"$namespace", pod=~"$pod"}'  # another exporter's: its job and instance are not ours
+
+
+def _by_pod(title: str, text: str, unit: str, expression: str, width: int = 8) -> Panel:
+    return graph(title, text, unit, (f"sum by ({_POD}) ({expression})", "{{pod}}"), width=width)
+
+
+_REQUESTS = Row(
+    "Requests",
+    (
+        _by_pod(
+            "Waiting for the first token",
+            "Requests that the pod has and has not begun to answer: queued or in prefill.",
+            "none",
+            "sonde_pod_requests_waiting{$P}",
+        ),
+        _by_pod(
+            "Streaming",
+            "Requests whose answer has begun and not ended.",
+            "none",
+            "sonde_pod_requests_in_flight{$P} - sonde_pod_requests_waiting{$P}",
+        ),
+        _by_pod("Begun", "New requests.", "reqps", "rate(sonde_pod_requests_started_total{$P}[$R])"),
+        graph(
+            "Stalled",
+            "How long no byte of any answer came although a request is in flight. A line that only climbs is an "
+            "engine that hangs.",
+            "s",
+            (f"max by ({_POD}) (sonde_pod_stalled_seconds{{$P}})", "{{pod}}"),
+        ),
+        graph(
+            "How requests ended",
+            "complete, or aborted by the client or by the pod.",
+            "reqps",
+            (f"sum by ({_POD}, outcome) (rate(sonde_pod_requests_finished_total{{$P}}[$R]))", "{{pod}} {{outcome}}"),
+        ),
+        graph(
+            "Error answers",
+            "Answers with a status of 400 and more.",
+            "reqps",
+            (f"sum by ({_POD}, class) (rate(sonde_pod_error_responses_total{{$P}}[$R]))", "{{pod}} {{class}}"),
+        ),
+    ),
+)
+
+_TIMES = Row(
+    "Times",
+    (
+        graph(
+            "First token",
+            "From a request's first byte to the first byte of answer data.",
+            "s",
+            *quantiles("sonde_pod_time_to_first_token_seconds{$P}", _POD, (0.5, 0.99)),
+        ),
+        graph(
+            "Gap between chunks",
+            "About the time per output token of a streaming answer.",
+            "s",
+            *quantiles("sonde_pod_inter_chunk_seconds{$P}", _POD, (0.5, 0.99)),
+        ),
+        graph(
+            "Duration",
+            "Of completed requests.",
+            "s",
+            *quantiles("sonde_pod_request_duration_seconds{$P}", _POD, (0.5, 0.99)),
+        ),
+        graph(
+            "Response header",
+            "Until the first byte of the response header. Short with a long first token: the engine accepts at once "
+            "and queues inside.",
+            "s",
+            *quantiles("sonde_pod_response_header_seconds{$P}", _POD, (0.5, 0.99)),
+        ),
+        graph(
+            "Upload",
+            "From first to last byte of a request. Long: slow clients or a slow network, not the engine.",
+            "s",
+            *quantiles("sonde_pod_request_upload_seconds{$P}", _POD, (0.5, 0.99)),
+        ),
+        _by_pod(
+            "Chunks",
+            "Segments of answers that carried data: about the output tokens of streaming answers.",
+            "cps",
+            "rate(sonde_pod_response_chunks_total{$P}[$R])",
+        ),
+    ),
+)
+
+_NETWORK = Row(
+    "Connections and network",
+    (
+        _by_pod(
+            "Connections open",
+            "TCP connections to the pod's serving ports.",
+            "none",
+            "sonde_pod_connections_open{$P}",
+            6,
+        ),
+        _by_pod("Connections opened", "New connections.", "cps", "rate(sonde_pod_connections_opened_total{$P}[$R])", 6),
+        _by_pod(
+            "Accept queue overflows",
+            "Connection attempts dropped because the pod accepts too slowly. Clients wait a second or more for each.",
+            "cps",
+            "rate(sonde_pod_accept_queue_overflows_total{$P}[$R])",
+            6,
+        ),
+        _by_pod(
+            "Opaque connections",
+            "Connections whose requests cannot be followed: TLS, HTTP/2, other protocols.",
+            "cps",
+            "rate(sonde_pod_connections_opaque_total{$P}[$R])",
+            6,
+        ),
+        _by_pod(
+            "Retransmissions",
+            "Segments the pod sent again because the network lost them.",
+            "pps",
+            "rate(sonde_pod_tcp_retransmits_total{$P}[$R])",
+            6,
+        ),
+        graph(
+            "Resets",
+            "Connections cut: in by the client, out by the pod.",
+            "cps",
+            (f"sum by ({_POD}, direction) (rate(sonde_pod_tcp_resets_total{{$P}}[$R]))", "{{pod}} {{direction}}"),
+            width=6,
+        ),
+        graph(
+            "Round trip",
+            "Smoothed TCP round trip between the pod and its client.",
+            "s",
+            (f"max by ({_POD}) (sonde_pod_tcp_rtt_seconds{{$P}})", "{{pod}}"),
+            width=6,
+        ),
+        graph(
+            "Payload",
+            "Bytes received and sent, without duplicates.",
+            "Bps",
+            (f"sum by ({_POD}) (rate(sonde_pod_received_bytes_total{{$P}}[$R]))", "{{pod}} in"),
+            (f"sum by ({_POD}) (rate(sonde_pod_sent_bytes_total{{$P}}[$R]))", "{{pod}} out"),
+            width=6,
+        ),
+    ),
+)
+
+_DEVICES = Row(
+    "Devices (from DCGM exporter, where it runs)",
+    (
+        graph(
+            "Accelerator utilization",
+            "Share of time the pod's GPUs were busy, by NVIDIA's DCGM exporter. Busy with no first tokens: prefill; "
+            "idle with a stalled pod: the engine hangs.",
+            "percent",
+            (f"max by ({_POD}, gpu) (DCGM_FI_DEV_GPU_UTIL{_DEVICE})", "{{pod}} GPU {{gpu}}"),
+            width=12,
+        ),
+        graph(
+            "Accelerator memory",
+            "Memory in use on the pod's GPUs, by NVIDIA's DCGM exporter.",
+            "mbytes",
+            (f"sum by ({_POD}, gpu) (DCGM_FI_DEV_FB_USED{_DEVICE})", "{{pod}} GPU {{gpu}}"),
+            width=12,
+        ),
+    ),
+)
+
+NODE = Dashboard(
+    "sonde-node",
+    "Sonde / Node",
+    "The pods of a node as its kernel sees them: requests, times, connections and network, whatever the engine "
+    "exports.",
+    "sonde_agent_info",
+    (_REQUESTS, _TIMES, _NETWORK, _DEVICES),
+    (
+        Variable(
+            "namespace",
+            f"label_values(sonde_pod_connections_open{{{MATCHERS}}}, namespace)",
+        ),
+        Variable(
+            "pod",
+            f'label_values(sonde_pod_connections_open{{{MATCHERS}, namespace=~"$namespace"}}, pod)',
+        ),
+    ),
+)
