@@ -1,6 +1,6 @@
-"""Tiers: tests/kernel, gateway, browser and terminal need more than Python, and say so when they skip.
+"""Tiers: tests/kernel, gateway, browser, terminal and prometheus need more than Python, and say so when they skip.
 
-SONDE_REQUIRE=kernel,gateway,browser,terminal turns the skips of those tiers into failures.
+SONDE_REQUIRE=kernel,gateway,browser,terminal,prometheus turns the skips of those tiers into failures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ settings.register_profile("sonde", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("sonde")
 
 T = TypeVar("T")
-TIERS = ("kernel", "gateway", "browser", "terminal")
+TIERS = ("kernel", "gateway", "browser", "terminal", "prometheus")
 DATA = Path(__file__).parent / "data"
 
 
