@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
-from lab import contest, envoy, home, stack, story, substrate, summary, watch, wire
+from lab import contest, envoy, home, relay, stack, story, substrate, wire
 from lab.config import DemoConfig, Kind
 from lab.home import Home
 from lab.load import Progress
+from lab.panel import Panel
 from lab.processes import ProcessError
 from lab.screen import Screen
 from lab.stack import HUNG_POD, SLOW_POD, Stack, StackError
@@ -20,6 +23,7 @@ from lab.substrate import Ground, GroundError
 from lab.workload import schedule
 
 SETTLE_S = 1.0  # agents report and the controller knows every pod
+STEPS = {Kind.NAMESPACES: 5, Kind.LOOPBACK: 4}  # until the contest
 
 
 def main(config: DemoConfig) -> int:
@@ -68,21 +72,65 @@ def _on_ground(kind: Kind, binary: Path, config: DemoConfig, screen: Screen) -> 
             left += substrate.clear(config.lab)
         if left:
             screen.say(f"Removed what a killed lab left: {', '.join(left)}.")
+        panel = _panel(kind, config, screen)
+        panel.begin("preparing cgroups and network namespaces", time.monotonic(), short=True)
+        outside = held.enter_context(contextlib.closing(relay.listen())) if kind is Kind.NAMESPACES else None
         ground = held.enter_context(substrate.stand(kind, config.lab, config.pods, config.seed))
         held.callback(_ignore_signals)  # runs first: nothing shall interrupt the removal
-        return asyncio.run(_run(ground, folder, binary, config, screen))
+        return asyncio.run(_run(ground, folder, binary, config, panel, outside))
 
 
-async def _run(ground: Ground, folder: Home, binary: Path, config: DemoConfig, screen: Screen) -> int:
-    task = asyncio.current_task()
+def _panel(kind: Kind, config: DemoConfig, screen: Screen) -> Panel:
+    names = [substrate.pod_name(index) for index in range(config.pods)]
+    notes = {names[SLOW_POD]: f"{config.slow:g}x slow"}
+    if config.load:
+        notes[names[HUNG_POD]] = "hangs at half time"
+    steps = STEPS[kind] + (len(config.arms) if config.load else 0)
+    return Panel(screen, names, notes, steps)
+
+
+async def _run(
+    ground: Ground, folder: Home, binary: Path, config: DemoConfig, panel: Panel, outside: socket.socket | None
+) -> int:
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with stack.running(ground, folder, binary, config, lambda what: screen.say(f"... {what}")) as lab:
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    async with (
+        _drawn(panel, ground),
+        stack.running(ground, folder, binary, config, lambda what: panel.begin(what, loop.time())) as lab,
+        _page(ground, outside) as page,
+    ):
+        panel.say([f"Live page: {page} (as long as the lab is up)"])
+        panel.begin("waiting for the first measurements", loop.time(), short=True)
         await contest.first(asyncio.sleep(SETTLE_S), lab)
-        failed = await _contest(lab, config, screen) if config.load else 0
+        failed = await _contest(lab, config, panel) if config.load else 0
+        panel.end()
         if config.keep:
-            await _keep(lab, screen)
+            await _keep(lab, panel, page)
         return 1 if failed else 0
+
+
+@contextlib.asynccontextmanager
+async def _drawn(panel: Panel, ground: Ground) -> AsyncIterator[None]:
+    """Keeps the table moving; takes it away at the end, so that what is said of the end stands alone."""
+    drawing = asyncio.create_task(panel.run(ground.node_ip, ground.ports.metrics), name="panel")
+    try:
+        yield
+    finally:
+        drawing.cancel()
+        await asyncio.gather(drawing, return_exceptions=True)
+        panel.end()
+
+
+@contextlib.asynccontextmanager
+async def _page(ground: Ground, outside: socket.socket | None) -> AsyncIterator[str]:
+    """The live page's address for a browser on this machine."""
+    if outside is None:
+        yield relay.address(ground.node_ip, ground.ports.metrics)
+        return
+    port = outside.getsockname()[1]
+    async with relay.carrying(outside, ground.node_ip, ground.ports.metrics):
+        yield relay.address(relay.HOST, port)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -94,56 +142,30 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-async def _keep(lab: Stack, screen: Screen) -> None:
+async def _keep(lab: Stack, panel: Panel, page: str) -> None:
     """Says how to look around; returns when told to stop. Raises ProcessError if the lab breaks first."""
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    for line in story.how_to_look(lab.ground, lab.home):
-        screen.say(line)
+    panel.say(story.how_to_look(lab.ground, lab.home, page))
     await contest.first(stopped.wait(), lab)
-    screen.say("Taking the lab down.")
+    panel.say(["Taking the lab down."])
 
 
-async def _contest(lab: Stack, config: DemoConfig, screen: Screen) -> int:
+async def _contest(lab: Stack, config: DemoConfig, panel: Panel) -> int:
     """Returns how many requests got no answer."""
     requests = schedule(story.workload(config), config.seed)
-    for line in story.scenario(config, requests, lab.ground):
-        screen.say(line)
-    arms = []
+    panel.say(story.scenario(config, requests, lab.ground))
+    clock, arms = asyncio.get_running_loop().time, []
     for name in config.arms:
-        screen.say()
-        arms.append(await contest.run_arm(name, requests, lab, config, _Redraw(lab, config, screen)))
-    screen.say()
-    for line in story.outcome(arms, lab.ground):
-        screen.say(line)
+        panel.say()
+        progress = Progress(len(requests))
+        panel.begin(contest.LISTENERS[name], clock(), progress)
+        arms.append(await contest.run_arm(name, requests, lab, config, progress))
+        panel.keep(clock())
+    panel.end()
+    panel.say(["", *story.outcome(arms, lab.ground)])
     return sum(result.error is not None for arm in arms for result in arm.results)
-
-
-class _Redraw:
-    """Draws the live table of one arm."""
-
-    def __init__(self, lab: Stack, config: DemoConfig, screen: Screen) -> None:
-        self._lab = lab
-        self._screen = screen
-        self._notes = {
-            lab.ground.pods[SLOW_POD].name: f"{config.slow:g}x slow",
-            lab.ground.pods[HUNG_POD].name: "hangs at half time",
-        }
-
-    async def __call__(self, arm: str, progress: Progress) -> None:
-        ground = self._lab.ground
-        page = b""
-        with contextlib.suppress(wire.CallError):  # a page late by a second is no reason to end
-            page = await wire.get(ground.node_ip, ground.ports.metrics, "/metrics")
-        pods = [pod.name for pod in ground.pods]
-        rows = watch.rows(page.decode(errors="replace"), pods, progress.by_pod)
-        head = f"{arm}: {progress.sent}/{progress.total} sent, {progress.ended} answered, {progress.failed} failed"
-        ttfts = [result.ttft_s for result in progress.results if result.ttft_s is not None]
-        if (p99_s := summary.quantile(ttfts, 0.99)) is not None:
-            head += f", TTFT p99 so far {p99_s * 1e3:.0f} ms"
-        now_s = asyncio.get_running_loop().time()
-        self._screen.draw([head, *watch.lines(rows, self._notes)], f"{head}; {watch.short(rows)}", now_s)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""Shows lines that change: redrawn in place on a terminal, one line every few seconds into a pipe."""
+"""Shows lines that change below lines that stay, on a terminal; elsewhere only the lines that stay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from typing import TextIO
 
-PIPE_INTERVAL_S = 4.0
+PIPE_INTERVAL_S = 4.0  # how often something that changes is worth a line where lines stay
 
 
 class Screen:
@@ -15,9 +15,8 @@ class Screen:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._live = out.isatty()
+        self.live = out.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
         self._drawn = 0
-        self._said_at_s: float | None = None
 
     def say(self, line: str = "") -> None:
         """A line that stays, below whatever was drawn before."""
@@ -31,15 +30,26 @@ class Screen:
         os.dup2(nowhere, self._out.fileno())
         os.close(nowhere)
 
-    def draw(self, lines: Sequence[str], short: str, now_s: float) -> None:
-        """The block as it is now; a pipe gets `short` instead, not too often."""
-        if not self._live:
-            if self._said_at_s is None or now_s - self._said_at_s >= PIPE_INTERVAL_S:
-                self._said_at_s = now_s
-                self.say(short)
+    def draw(self, lines: Sequence[str]) -> None:
+        """The block as it is now; nothing where lines cannot be taken back."""
+        if not self.live:
             return
-        width = shutil.get_terminal_size().columns - 1
-        up = f"\x1b[{self._drawn}F" if self._drawn else ""
-        self._out.write(up + "".join(f"\x1b[2K{line[:width]}\n" for line in lines) + "\x1b[J")
+        columns, rows = shutil.get_terminal_size()
+        fitting = [line[: columns - 1] for line in lines[: rows - 1]]  # what has scrolled away cannot be drawn over
+        self._out.write(self._up() + "".join(f"\x1b[2K{line}\n" for line in fitting) + "\x1b[J")
         self._out.flush()
-        self._drawn = len(lines)
+        self._drawn = len(fitting)
+
+    def leave(self) -> None:
+        """What is drawn stays; the next block goes below."""
+        self._drawn = 0
+
+    def erase(self) -> None:
+        """Takes the block away."""
+        if self._drawn:
+            self._out.write(self._up() + "\x1b[J")
+            self._out.flush()
+            self._drawn = 0
+
+    def _up(self) -> str:
+        return f"\x1b[{self._drawn}F" if self._drawn else ""

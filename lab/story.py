@@ -89,7 +89,7 @@ def p99_verdict(sonde: Summary, round_robin: Summary) -> str:
     return f"{mark} {wanted}: {theirs / ours:.1f} times ({ours * 1e3:.0f} ms against {theirs * 1e3:.0f} ms)."
 
 
-def how_to_look(ground: Ground, where: Home) -> list[str]:
+def how_to_look(ground: Ground, where: Home, page: str) -> list[str]:
     """What a curious person can do with a lab that is up."""
     ports = ground.ports
     enter = f"nsenter --net=/run/netns/{ground.node} " if ground.kind is Kind.NAMESPACES else ""
@@ -104,9 +104,12 @@ def how_to_look(ground: Ground, where: Home) -> list[str]:
         f"  try        {enter}curl -N {ground.node_ip}:{ports.sonde}/v1/completions "
         """-d '{"model": "lab", "prompt": "hello", "max_tokens": 20, "stream": true}'""",
         f"  load       {enter}{sys.executable} -m lab load --host {ground.node_ip} --port {ports.sonde}",
+        f"  live page  {page}",
+        f"  tables     {enter}{sys.executable} -m controller top --address {ground.node_ip}:{ports.metrics}",
         f"  controller {enter}curl {ground.node_ip}:{ports.metrics}/metrics",
     ]
     if ground.pins is not None:
+        lines.append(f"             {enter}{sys.executable} -m agent top --address {ground.node_ip}:{ports.agent}")
         lines.append(f"  agent      {enter}curl {ground.node_ip}:{ports.agent_metrics}/metrics")
     lines.append(
         f"  knobs      {enter}curl {first.ip}:{ports.control}/lab/knobs -d "

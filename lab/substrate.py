@@ -176,7 +176,11 @@ def program(package: str, *arguments: str) -> list[str]:
 
 
 def _pods(lab: str, ips: Sequence[str], seed: int) -> tuple[LabPod, ...]:
-    return tuple(_pod(f"{lab}-{seed}-{index}", f"pod-{index + 1}", ip) for index, ip in enumerate(ips))
+    return tuple(_pod(f"{lab}-{seed}-{index}", pod_name(index), ip) for index, ip in enumerate(ips))
+
+
+def pod_name(index: int) -> str:
+    return f"pod-{index + 1}"
 
 
 def _pod(identity: str, name: str, ip: str) -> LabPod:

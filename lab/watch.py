@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.columns import aligned
+
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -69,14 +71,7 @@ HEADS = ("pod", "requests", "in flight", "waiting", "streaming", "TTFT", "gap", 
 def lines(table: Sequence[Row], notes: Mapping[str, str]) -> list[str]:
     """The rows under their headings; `notes` says what is particular about a pod."""
     cells = [HEADS, *(_cells(row, notes.get(row.pod, "")) for row in table)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADS))]
-    return [
-        "  ".join(
-            text.ljust(width) if column in (0, 7, 8) else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    return aligned(cells, [column in (0, 7, 8) for column in range(len(HEADS))])
 
 
 def short(table: Iterable[Row]) -> str:

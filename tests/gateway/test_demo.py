@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_the_demo_on_loopback_answers_everything_and_leaves_nothing(name):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^Sonde +\d+ +0 +\d+ ms", done.stdout, re.MULTILINE)
+    assert re.search(r"^Live page: http://127\.0\.0\.1:\d+/ui/ ", done.stdout, re.MULTILINE)
     assert left_of(name) == []
 
 
@@ -145,6 +147,20 @@ def test_the_demo_on_measured_pods_keeps_its_word_and_leaves_nothing(name):
     assert "4 pods (namespaces)" in done.stdout
     assert re.search(r"^(reached|MISSED) +No request to the hung pod", done.stdout, re.MULTILINE)
     assert re.search(r"^(reached|MISSED) +TTFT p99 at least 3 times", done.stdout, re.MULTILINE)
+    assert left_of(name) == []
+
+
+def test_the_live_page_of_a_lab_in_namespaces_is_reached_from_outside(name):
+    need_gateway()
+    need_kernel(name)
+    with lab_up("--name", name) as (_, said):
+        (line,) = (line for line in said if line.startswith("Live page: "))
+        with urllib.request.urlopen(line.split()[2], timeout=LIMIT_S) as page:
+            assert b"<title>Sonde</title>" in page.read()
+        with urllib.request.urlopen(line.split()[2] + "events", timeout=LIMIT_S) as events:
+            seen = b""
+            while b'"pod":"pod-4"' not in seen:
+                seen += events.readline()
     assert left_of(name) == []
 
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import io
-
-from lab.screen import Screen
 from lab.watch import lines, rows, short
 
 PAGE = """\
@@ -43,24 +40,3 @@ def test_a_stall_is_loud():
     table = rows(PAGE, ["pod-1"], {})
     assert lines(table, {"pod-1": "slow"})[1].endswith("STALLED (slow)")
     assert "STALLED" in short(table)
-
-
-def test_a_pipe_gets_a_line_now_and_then():
-    out = io.StringIO()
-    screen = Screen(out)
-    for second in range(8):
-        screen.draw(["a", "b"], f"at {second}", float(second))
-    assert out.getvalue() == "at 0\nat 4\n"
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_is_redrawn_in_place():
-    out = Terminal()
-    screen = Screen(out)
-    screen.draw(["a", "b"], "", 0)
-    screen.draw(["c", "d"], "", 1)
-    assert out.getvalue().count("\x1b[2F") == 1
