@@ -2,7 +2,7 @@
 python := .venv/bin/python
 bin := .venv/bin
 
-.PHONY: demo test test-kernel lint docs-metrics dashboards proto image-check clean setup setup-dev
+.PHONY: demo test test-kernel lint docs-metrics dashboards docs-images proto image-check clean setup setup-dev
 
 demo: setup
 	$(bin)/sonde-lab demo
@@ -32,6 +32,9 @@ docs-metrics: setup-dev
 
 dashboards: setup-dev
 	$(python) -m daemonset.dashboards
+
+docs-images: setup-dev
+	$(python) -m docs.images
 
 image-check:
 	@echo "image-check: there are no images yet (see CHANGELOG.md)"; exit 1

@@ -40,7 +40,7 @@ def _time(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.1f}" if value % 1 else f"{value:.0f}"
+    return f"{value:.0f}" if value % 1 == 0 or value >= 100 else f"{value:.3g}"
 
 
 KINDS: Mapping[str, Callable[[Any], str]] = {

@@ -17,7 +17,7 @@ export function count(value) {
 }
 
 export function price(value) {
-  return Number.isInteger(value) ? String(value) : value.toFixed(1);
+  return Number.isInteger(value) || value >= 100 ? value.toFixed(0) : value.toPrecision(3);
 }
 
 export function milliseconds(value_s) {
