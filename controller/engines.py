@@ -30,6 +30,7 @@ TIMEOUT_S = 1.0
 SCRAPES_PER_S = 400.0
 AGENT_GRACE_S = 0.3  # agents get so long to report an engine before we ask it ourselves
 FAILURE_CAP_S = 5.0
+LOOK_S = 0.25  # so soon a new endpoint, or one whose agent is gone, is noticed; each look walks all endpoints
 
 
 @dataclass(slots=True)
@@ -82,6 +83,7 @@ class Engines:
         self._reads_all = reads_all
         self._dues: dict[Address, Due] = {}
         self._own: dict[Address, EngineSignal] = {}  # what we read last
+        self._ours: list[Address] = []  # those that nobody else reads
         self.scrapes = Scrapes()
 
     async def run(self) -> None:
@@ -97,7 +99,7 @@ class Engines:
                             running[endpoint.address] = group.create_task(self._scrape(scraper, endpoint))
                     scraper.keep_only({row.endpoint.ip for row in self._table.rows})
                     running = {address: task for address, task in running.items() if not task.done()}
-                    await asyncio.sleep(min(self._refresh_s, SLOW_S))
+                    await asyncio.sleep(self._rest_s(now))
         finally:
             scraper.close()
 
@@ -108,6 +110,7 @@ class Engines:
         self._dues = {address: self._dues.get(address) or Due(first_s) for address in rows}
         self._own = {address: signal for address, signal in self._own.items() if address in rows}
         ours = [row for address, row in rows.items() if self._reads_all or is_ours(row, self._own.get(address), now)]
+        self._ours = [row.endpoint.address for row in ours]
         due = []
         for row in ours:
             state = self._dues[row.endpoint.address]
@@ -116,6 +119,11 @@ class Engines:
                 state.at_s = now + pause_s(measured, self._is_busy(), self._refresh_s, len(ours))
                 due.append(row.endpoint)
         return due
+
+    def _rest_s(self, now: float) -> float:
+        """Until something can be due: often only while requests come to endpoints that nothing else measures."""
+        dues = [self._dues[address].at_s for address in self._ours]
+        return min(max(min(dues, default=now + SLOW_S) - now, min(self._refresh_s, LOOK_S)), LOOK_S)
 
     async def _scrape(self, scraper: Scraper, endpoint: Endpoint) -> None:
         address, hint = endpoint.address, hint_at(endpoint)

@@ -165,7 +165,7 @@ def _add_lab(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--body-mode",
-        choices=[mode.value.lower() for mode in BodyMode],
+        choices=[mode.value.lower() for mode in BodyMode if mode.shows_body],
         default=BodyMode.FULL_DUPLEX_STREAMED.value.lower(),
         help="how Envoy gives bodies to the controller (default %(default)s)",
     )

@@ -24,6 +24,13 @@ class BodyMode(Enum):
 
     BUFFERED = "BUFFERED"
     FULL_DUPLEX_STREAMED = "FULL_DUPLEX_STREAMED"
+    STREAMED = "STREAMED"
+    NONE = "NONE"
+
+    @property
+    def shows_body(self) -> bool:
+        """Whether the picker sees the body before it must answer."""
+        return self in (BodyMode.BUFFERED, BodyMode.FULL_DUPLEX_STREAMED)
 
 
 class Routing(Enum):
@@ -46,6 +53,9 @@ class Gateway:
     admin_port: int | None = None
     body_mode: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
     routing: Routing = Routing.OVERRIDE_HOST
+    more_pickers: tuple[Address, ...] = ()  # other replicas
+    health_check_s: float | None = None  # the interval at which pickers are asked; None: never
+    sends_responses: bool = False  # to the picker, as gateways made for other pickers do
     picker_tls: bool = True
     fail_open: bool = False
     message_timeout_s: float = 1.0  # Envoy applies it to BUFFERED only
@@ -133,9 +143,9 @@ def _ext_proc(gateway: Gateway) -> Json:
             "request_header_mode": "SEND",  # SKIP forwards the headers before the pick
             "request_body_mode": gateway.body_mode.value,
             "request_trailer_mode": "SEND" if duplex else "SKIP",  # Envoy refuses SKIP with full duplex
-            "response_header_mode": "SKIP",
-            "response_body_mode": "NONE",
-            "response_trailer_mode": "SKIP",
+            "response_header_mode": "SEND" if gateway.sends_responses else "SKIP",
+            "response_body_mode": "FULL_DUPLEX_STREAMED" if gateway.sends_responses else "NONE",
+            "response_trailer_mode": "SEND" if gateway.sends_responses else "SKIP",
         },
     )
 
@@ -183,14 +193,16 @@ def _upstream_http() -> Json:
 
 def _picker(gateway: Gateway) -> Json:
     keepalive = {"connection_keepalive": {"interval": "5s", "timeout": "2s"}}
-    cluster = {
+    cluster: Json = {
         "name": "picker",
         "type": "STATIC",
         "connect_timeout": "0.5s",
-        "load_assignment": _assignment("picker", (gateway.picker,)),
+        "load_assignment": _assignment("picker", (gateway.picker, *gateway.more_pickers)),
         # so that fail-open also works in full duplex once the picker's only host is unhealthy
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
     } | _http_options({}, {"http2_protocol_options": keepalive})
+    if gateway.health_check_s is not None:
+        cluster["health_checks"] = [_health_check(gateway.health_check_s)]
     if gateway.picker_tls:
         cluster["transport_socket"] = _extension(
             "envoy.transport_sockets.tls",
@@ -202,6 +214,18 @@ def _picker(gateway: Gateway) -> Json:
             },
         )
     return cluster
+
+
+def _health_check(interval_s: float) -> Json:
+    """One answer decides, either way: a picker that drains says so while it still serves."""
+    return {
+        "timeout": "2s",
+        "interval": f"{interval_s}s",
+        "unhealthy_threshold": 1,
+        "healthy_threshold": 1,
+        "no_traffic_interval": f"{interval_s}s",
+        "grpc_health_check": {"service_name": "envoy.service.ext_proc.v3.ExternalProcessor"},
+    }
 
 
 def _http_options(common: Json, explicit: Json) -> Json:
