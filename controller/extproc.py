@@ -109,14 +109,15 @@ class ExternalProcessor:
                     if not await stream.step():
                         return
                     if stream.exchange.learned is not None and len(self._modes) < PEER_LIMIT:
-                        self._modes[stream.context.peer()] = stream.exchange.learned
+                        self._modes[stream.peer] = stream.exchange.learned
         except TimeoutError:
             text = f"request did not arrive within {self._manner.request_limit_s:g} s"
             await stream.send(stream.exchange.refuse(408, "RequestTimeout", text))
 
     async def _decide(self, stream: _Stream) -> None:
         """A gateway that does not say how it sends bodies shows it by waiting, or by not waiting, for an answer."""
-        mode = self._modes.get(stream.context.peer())
+        stream.peer = stream.context.peer()  # once, while the call lives: later grpcio reads freed memory
+        mode = self._modes.get(stream.peer)
         if mode is None:
             mode = None if await stream.look(self._manner.quiet_s) else BUFFERED
         if mode == BUFFERED:
@@ -170,6 +171,7 @@ class _Stream:
         "_series",
         "context",
         "exchange",
+        "peer",
         "pick",
         "saw_end",
     )
@@ -185,6 +187,7 @@ class _Stream:
     ) -> None:
         self.exchange = exchange
         self.context = context
+        self.peer = ""
         self.pick: Pick | None = None
         self.saw_end = False  # the gateway closed the stream, with or after the response
         self._resolver = resolver

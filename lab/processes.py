@@ -46,7 +46,7 @@ class Process:
         status = await self._child.wait()
         raise self.failure(f"ended with status {status}")
 
-    async def stop(self) -> None:
+    async def stop(self, grace_s: float = GRACE_S) -> None:
         """SIGTERM, and SIGKILL for what does not end in time."""
         if not self.running:
             return
@@ -54,7 +54,7 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 self._child.send_signal(number)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE_S):
+                async with asyncio.timeout(grace_s):
                     await self._child.wait()
                     return
 

@@ -65,7 +65,7 @@ class Folder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._files: dict[Path, _File] = {}
+        self._files: dict[str, _File] = {}
         self._objects: dict[Identity, Object] | None = None
         self._unlisted = ""  # why the folder could not be listed the last time
         self._twice: set[str] = set()
@@ -73,24 +73,29 @@ class Folder:
     def read(self) -> Cluster | None:
         """The cluster if an object changed since the last call, else None. The first call always gives one."""
         paths = self._paths()
+        changed = self._objects is None
         if paths is not None:
-            self._files = {path: self._files.get(path) or _File() for path in paths}
+            if paths != list(self._files):
+                changed = True
+                self._files = {path: self._files.get(path) or _File() for path in paths}
             for path, file in self._files.items():
-                _read_file(path, file)
+                changed = _read_file(path, file) or changed
+        if not changed:
+            return None
         objects = self._merged()
         if objects == self._objects:
             return None
         self._objects = objects
         return cluster_of(list(objects.values()))
 
-    def _paths(self) -> list[Path] | None:
+    def _paths(self) -> list[str] | None:
         """The files in the order of their names, or None while the folder cannot be listed."""
-        found: list[Path] = []
+        found: list[str] = []  # texts: a Path costs more than looking at its file
         try:
             os.listdir(self.path)  # os.walk is silent about a folder that is not there
             for folder, folders, names in os.walk(self.path):
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
-                found += [Path(folder, n) for n in names if n.endswith(SUFFIXES) and not n.startswith(".")]
+                found += [os.path.join(folder, n) for n in names if n.endswith(SUFFIXES) and not n.startswith(".")]
         except OSError as error:
             problem = str(error.strerror)
             if problem != self._unlisted:
@@ -98,7 +103,7 @@ class Folder:
             self._unlisted = problem
             return None
         self._unlisted = ""
-        return sorted(found)
+        return sorted(found, key=lambda path: path.split(os.sep))
 
     def _merged(self) -> dict[Identity, Object]:
         merged: dict[Identity, Object] = {}
@@ -112,29 +117,32 @@ class Folder:
         return merged
 
 
-def _read_file(path: Path, file: _File) -> None:
+def _read_file(path: str, file: _File) -> bool:
+    """Whether its content is another one."""
     try:
-        found = path.stat()
+        found = os.stat(path)
         stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
         if stamp == file.stamp:
-            return
+            return False
         if not stat.S_ISREG(found.st_mode):  # to read a pipe would wait for ever
             raise OSError(errno.EINVAL, "is no regular file")
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
     except OSError as error:
         problem = str(error.strerror)
         if problem != file.unread:
             log.warning("%s: %s: the last good state stays", path, problem)
         file.unread = problem
-        return
+        return False
     file.unread = ""
     file.stamp = stamp if time.time_ns() - found.st_mtime_ns > UNSETTLED_NS else ()
-    if content and content != file.content:
-        file.content = content
-        _parse(path, file)
+    if not content or content == file.content:
+        return False
+    file.content = content
+    _parse(path, file)
+    return True
 
 
-def _parse(path: Path, file: _File) -> None:
+def _parse(path: str, file: _File) -> None:
     try:
         documents = _documents(file.content)
     except _NO_YAML as error:

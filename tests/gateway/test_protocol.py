@@ -16,7 +16,7 @@ from tests.conftest import run
 from tests.gateway.site import DESTINATION, Site, site
 
 ASK = {"model": "lab", "prompt": "hello", "max_tokens": 4}
-MODES = list(BodyMode)
+MODES = [mode for mode in BodyMode if mode.shows_body]
 LIMIT_S = 20.0
 
 Through = Callable[[Callable[[Site], Coroutine[Any, Any, None]]], None]
@@ -39,7 +39,7 @@ def through(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield lambda body: runner.run(limited(body))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", list(BodyMode))
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
 def test_every_request_reaches_the_pod_its_header_names(tmp_path: Path, mode: BodyMode, tls: bool) -> None:
     """Envoy obeys the metadata here and passes the header on, so both say the same."""
