@@ -150,6 +150,15 @@ def _ext_proc(gateway: Gateway) -> Json:
     )
 
 
+# Envoy's defaults are 1024 requests at once and 3 retries at once, beyond which it answers 503 itself.
+_MOST = 40_000
+_UNBROKEN: Json = {
+    "thresholds": [
+        {"max_connections": _MOST, "max_pending_requests": _MOST, "max_requests": _MOST, "max_retries": _MOST}
+    ]
+}
+
+
 def _picked(gateway: Gateway) -> Json:
     if gateway.routing is Routing.ORIGINAL_DST:
         return {
@@ -158,6 +167,7 @@ def _picked(gateway: Gateway) -> Json:
             "lb_policy": "CLUSTER_PROVIDED",
             "connect_timeout": "1s",
             "original_dst_lb_config": {"use_http_header": True, "http_header_name": DESTINATION},
+            "circuit_breakers": _UNBROKEN,
         } | _upstream_http()
     fallback = _policy("round_robin", "round_robin.v3.RoundRobin")
     override = _policy(
@@ -183,6 +193,7 @@ def _pods(name: str, pods: tuple[Address, ...]) -> Json:
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": _assignment(name, pods),
+        "circuit_breakers": _UNBROKEN,
     } | _upstream_http()
 
 
@@ -196,10 +207,13 @@ def _picker(gateway: Gateway) -> Json:
     cluster: Json = {
         "name": "picker",
         "type": "STATIC",
+        "lb_policy": "LEAST_REQUEST",
         "connect_timeout": "0.5s",
         "load_assignment": _assignment("picker", (gateway.picker, *gateway.more_pickers)),
+        "circuit_breakers": _UNBROKEN,
         # so that fail-open also works in full duplex once the picker's only host is unhealthy
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        # and so that workers hear of a replica's health at once, not within a second
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
     } | _http_options({}, {"http2_protocol_options": keepalive})
     if gateway.health_check_s is not None:
         cluster["health_checks"] = [_health_check(gateway.health_check_s)]

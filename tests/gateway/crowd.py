@@ -17,6 +17,7 @@ class Crowd:
     def __init__(self, here: Site, clients: int, body: bytes = ASK) -> None:
         self.statuses: Counter[int] = Counter()
         self.bodies: list[bytes] = []
+        self.failures: list[bytes] = []
         self._here = here
         self._clients = clients
         self._body = body
@@ -49,7 +50,7 @@ class Crowd:
                 async with asyncio.timeout(LIMIT_S):
                     status, body = await _answer(reader)
                 self.statuses[status] += 1
-                self.bodies.append(body)
+                (self.bodies if status == 200 else self.failures).append(body)
                 self._more.set()
 
 

@@ -68,7 +68,11 @@ def test_a_picker_that_the_gateway_knows_is_gone_fails_as_configured_in_full_dup
             assert (await here.post(ASK)).status == 200
             await here.controller.stop()
             await here.uses(0)
-            assert ((await here.post(ASK)).status == 200) is fail_open
+            if fail_open:  # Envoy's worker hears of it a little later than its admin page
+                while (await here.post(ASK)).status != 200:
+                    pass
+            else:
+                assert (await here.post(ASK)).status == 500
 
     run(body(), timeout_s=60)
 
@@ -104,7 +108,7 @@ def test_a_list_is_walked_when_an_endpoint_refuses(tmp_path: Path) -> None:
             here.echoes[0].close()
             async with Crowd(here, 4) as crowd:
                 await crowd.answered(60)
-            assert crowd.statuses == Counter({200: crowd.statuses.total()})
+            assert crowd.statuses == Counter({200: crowd.statuses.total()}), crowd.failures
 
     run(body(), timeout_s=60)
 

@@ -27,7 +27,7 @@ def test_a_rolling_restart_fails_no_request(tmp_path: Path, mode: BodyMode) -> N
                     await crowd.answered(20)
                     await here.restart(at)
                 await crowd.answered(20)
-            assert crowd.statuses == Counter({200: crowd.statuses.total()})
+            assert crowd.statuses == Counter({200: crowd.statuses.total()}), crowd.failures
 
     run(body(), timeout_s=110, debug=False)
 
@@ -37,7 +37,7 @@ def test_both_replicas_serve(tmp_path: Path) -> None:
         async with site(tmp_path, replicas=2, health_check_s=0.25) as here:
             async with Crowd(here, 4) as crowd:
                 await crowd.answered(100)
-            assert crowd.statuses == Counter({200: crowd.statuses.total()})
+            assert crowd.statuses == Counter({200: crowd.statuses.total()}), crowd.failures
             pages = [await here.samples(at) for at in range(2)]
             picks = [sum(s.value for s in page if s.name == "sonde_controller_picks_total") for page in pages]
             assert min(picks) > 0, picks
