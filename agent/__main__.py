@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from agent.config import CheckConfig, LoadConfig, RunConfig, UnloadConfig, parse
+from agent.config import CertsConfig, CheckConfig, LoadConfig, RunConfig, UnloadConfig, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _unload(config)
         case CheckConfig():
             return _check(config)
+        case CertsConfig():
+            return _certs(config)
 
 
 def _load(config: LoadConfig) -> int:
@@ -52,6 +54,12 @@ def _top(arguments: Sequence[str]) -> int:
     from agent import top
 
     return top.main(arguments)
+
+
+def _certs(config: CertsConfig) -> int:
+    from agent import keeper
+
+    return keeper.main(config)
 
 
 def _run(config: RunConfig) -> int:

@@ -30,6 +30,9 @@ class RunConfig:
     engine_interval_s: float  # between two reads of a busy engine's page
     kubeconfig: Path | None = None  # None: as the machine has it
     namespaces: tuple[str, ...] = ()  # of the API server, to look at; (): all
+    tls_path: Path | None = None  # ca.crt, tls.crt, tls.key: controllers must show a certificate
+    plain_text: bool = False  # allows a stream without TLS beyond loopback
+    metrics_bind: str | None = None  # None: as `bind`
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,16 @@ class CheckConfig:
     cgroup_root: Path | None
 
 
-Config = RunConfig | LoadConfig | UnloadConfig | CheckConfig
+@dataclass(frozen=True, slots=True)
+class CertsConfig:
+    out: Path | None  # a folder for each role
+    keep: bool  # Secrets of the API server, renewed; neither: Secrets are printed
+    namespace: str  # the agents'
+    controller_namespaces: tuple[str, ...]
+    kubeconfig: Path | None
+
+
+Config = RunConfig | LoadConfig | UnloadConfig | CheckConfig | CertsConfig
 
 
 def duration_s(text: str) -> float:
@@ -71,6 +83,8 @@ def parse(arguments: Sequence[str]) -> Config:
         return UnloadConfig(flags.pin_root)
     if flags.command == "check":
         return CheckConfig(flags.pin_root, flags.cgroup_root)
+    if flags.command == "certs":
+        return CertsConfig(flags.out, flags.keep, flags.namespace, flags.controller_namespaces, flags.kubeconfig)
     return RunConfig(
         node_name=flags.node_name,
         manifests=flags.manifests,
@@ -83,6 +97,9 @@ def parse(arguments: Sequence[str]) -> Config:
         engine_interval_s=flags.engine_interval,
         kubeconfig=flags.kubeconfig,
         namespaces=flags.namespaces,
+        tls_path=flags.tls_path,
+        plain_text=flags.plain_text,
+        metrics_bind=flags.metrics_bind,
     )
 
 
@@ -142,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands.add_parser("check", help="say what this machine has and lacks", allow_abbrev=False))
     # its flags are agent.top's, so that no other command loads what it needs
     commands.add_parser("top", help="a live table of what a running agent sees", add_help=False)
+    _add_certs(commands.add_parser("certs", help="make the certificates of agents and controllers", allow_abbrev=False))
     return parser
 
 
@@ -184,6 +202,31 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     _add_cgroup_root(parser)
 
 
+def _add_kubeconfig(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="how to reach the API server (default: the pod's service account, else $KUBECONFIG or ~/.kube/config)",
+    )
+
+
+def _add_certs(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, metavar="DIR", help="write agent/, controller/ and ca/ there")
+    where.add_argument("--keep", action="store_true", help="keep the Secrets of the API server, renewed, until stopped")
+    where.add_argument("--print", action="store_true", help="print Secrets for kubectl apply -f - (the default)")
+    parser.add_argument("--namespace", type=_name, default="sonde-system", metavar="NAME", help="the agents' namespace")
+    parser.add_argument(
+        "--controller-namespaces",
+        type=_names,
+        default=("default",),
+        metavar="NAME,...",
+        help="namespaces of controllers, each gets a Secret (default: default)",
+    )
+    _add_kubeconfig(parser)
+
+
 def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
@@ -199,12 +242,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of Kubernetes YAML with pods and pools (default: the API server is watched)",
     )
-    add(
-        "--kubeconfig",
-        type=Path,
-        metavar="FILE",
-        help="how to reach the API server (default: the pod's service account, else $KUBECONFIG or ~/.kube/config)",
-    )
+    _add_kubeconfig(parser)
     add(
         "--namespaces",
         type=_names,
@@ -215,6 +253,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_cgroup_root(parser)
     _add_pin_root(parser)
     add("--bind", default="0.0.0.0", metavar="ADDRESS", help="address to listen at (default %(default)s)")
+    add(
+        "--tls-path",
+        type=Path,
+        metavar="DIR",
+        help="folder of ca.crt, tls.crt and tls.key, read again when they change: controllers must have a certificate",
+    )
+    add("--plain-text", action="store_true", help="serve the stream without TLS also beyond loopback")
+    add("--metrics-bind", metavar="ADDRESS", help="address of the metrics; 127.0.0.1 closes them (default: --bind)")
     add("--port", type=_port, default=9431, help="gRPC port of the stream, 0 for any (default %(default)s)")
     add("--metrics-port", type=_port, default=9432, help="Prometheus port, 0 for any (default %(default)s)")
     add(

@@ -20,10 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
 
+import grpc
 import grpc.aio
 import numpy as np
 
-from agent import metrics_server, stream
+from agent import metrics_server, stream, tls
 from agent.cluster import folder
 from agent.cluster.objects import Cluster
 from agent.config import RunConfig
@@ -98,14 +99,15 @@ async def _start(config: RunConfig, resources: ExitStack) -> tuple[_Agent, grpc.
         raise StartError(f"--manifests {config.manifests} is no folder")
     try:
         clusters = _clusters(config)
+        credentials = _credentials(config)
         root = _cgroup_root(config.cgroup_root)
         maps = PinnedMaps(Pins(config.pin_root))
         resources.callback(maps.close)
         agent = _Agent(config, maps, root, clusters)
-        server, port = stream.make_server(agent.telemetry, config.bind, config.port)
+        server, port = stream.make_server(agent.telemetry, config.bind, config.port, credentials)
         loop = asyncio.get_running_loop()
         page = AgentPage(lambda: _ask(loop, agent)).page
-        metrics_port, close = metrics_server.serve(page, config.bind, config.metrics_port)
+        metrics_port, close = metrics_server.serve(page, config.metrics_bind or config.bind, config.metrics_port)
         resources.callback(close)
     except (NotLoaded, LayoutMismatch, NoCgroup2, OSError) as error:
         raise StartError(str(error)) from error
@@ -115,6 +117,18 @@ async def _start(config: RunConfig, resources: ExitStack) -> tuple[_Agent, grpc.
         config.pin_root,
     )  # fmt: skip
     return agent, server
+
+
+def _credentials(config: RunConfig) -> grpc.ServerCredentials | None:
+    """None for plain text, which is for loopback unless the flag says otherwise. Raises StartError."""
+    try:
+        if config.tls_path:
+            return tls.server_credentials(tls.Files(config.tls_path))
+    except tls.TlsError as error:
+        raise StartError(f"--tls-path: {error}") from error
+    if not config.plain_text and not tls.is_loopback(config.bind):
+        raise StartError(f"--bind {config.bind} needs --tls-path DIR (see sonde-agent certs), or --plain-text")
+    return None
 
 
 def _clusters(config: RunConfig) -> Clusters:
@@ -161,7 +175,7 @@ class _Agent:
         self._look_now = asyncio.Event()
         self._placement = Placement(maps)
         self._view = View(config.node_name)
-        self.telemetry = stream.Telemetry(self._view)
+        self.telemetry = stream.Telemetry(self._view, controllers_only=config.tls_path is not None)
         self._sampler = Sampler(maps.slots, config.interval_s)
         self._pages = EnginePages(self._view, config.engine_interval_s, self._publish)
 

@@ -11,8 +11,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 
+import grpc
 import grpc.aio
 
+from agent import tls
 from agent.proto import telemetry_pb2_grpc
 from agent.proto.telemetry_pb2 import Frame, WatchRequest
 from agent.view import View
@@ -29,9 +31,14 @@ _NAME_LIMIT = 80
 
 
 class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
-    def __init__(self, view: View, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    """With `controllers_only` a stream needs a controller's certificate; TLS itself has verified it."""
+
+    def __init__(
+        self, view: View, clock_ns: Callable[[], int] = time.monotonic_ns, controllers_only: bool = False
+    ) -> None:
         self._view = view
         self._clock_ns = clock_ns
+        self._controllers_only = controllers_only
         self._wakes: set[asyncio.Event] = set()
         self._beats = 0
         self._pulses = 0
@@ -62,6 +69,9 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         self.ring()
 
     async def Watch(self, request: WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[Frame]:
+        if self._controllers_only and not tls.is_controller(context.auth_context()):
+            log.warning("stream refused, no controller's certificate peer=%s", context.peer())
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "a controller's certificate is needed")
         wake = asyncio.Event()
         self._wakes.add(wake)
         name = request.subscriber[:_NAME_LIMIT]
@@ -92,12 +102,16 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
                 since, beats = None, self._beats
 
 
-def make_server(telemetry: Telemetry, bind: str, port: int) -> tuple[grpc.aio.Server, int]:
+def make_server(
+    telemetry: Telemetry, bind: str, port: int, credentials: grpc.ServerCredentials | None = None
+) -> tuple[grpc.aio.Server, int]:
     """A server that is not started yet, and its port. Raises OSError where the address cannot be had."""
     server = grpc.aio.server(options=_OPTIONS)
     telemetry_pb2_grpc.add_TelemetryServicer_to_server(telemetry, server)  # type: ignore[no-untyped-call]
     address = f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
     try:
-        return server, server.add_insecure_port(address)
+        if credentials is None:
+            return server, server.add_insecure_port(address)
+        return server, server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise OSError(f"cannot listen at {address} for gRPC: {error}") from error

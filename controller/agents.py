@@ -20,6 +20,7 @@ from agent.proto import telemetry_pb2 as proto
 from agent.proto.telemetry_pb2_grpc import TelemetryStub
 from controller.backoff import backoff_s
 from controller.model import Address, AgentGone, EngineSignal, Event, FrameReceived, KernelSignal, Report
+from controller.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +53,14 @@ class Traffic:
 class Agents:
     """Keeps one following task for each address that reconcile() names, inside a TaskGroup of the caller's."""
 
-    def __init__(self, group: asyncio.TaskGroup, emit: Emit, subscriber: str, rng: Random) -> None:
+    def __init__(
+        self, group: asyncio.TaskGroup, emit: Emit, subscriber: str, rng: Random, trust: Trust | None = None
+    ) -> None:
         self._group = group
         self._emit = emit
         self._subscriber = subscriber
         self._rng = rng
+        self._trust = trust or Trust()
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._streams: Counter[str] = Counter()  # open ones by node: two while an agent's pod is replaced
         self.traffic = Traffic()
@@ -91,7 +95,7 @@ class Agents:
         """Follows one stream to its end; returns why it ended."""
         node: str | None = None
         try:
-            async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
+            async with self._trust.channel(address, OPTIONS) as channel:
                 stub = TelemetryStub(channel)  # type: ignore[no-untyped-call]
                 call = stub.Watch(proto.WatchRequest(subscriber=self._subscriber))
                 while True:

@@ -30,12 +30,15 @@ class Config:
     manifests: Path | None = None  # None: the API server is watched
     kubeconfig: Path | None = None  # None: as the machine has it
     agent_namespace: str = "sonde-system"
+    agent_tls_path: Path | None = None  # ca.crt, tls.crt, tls.key for the agents' streams
+    agent_plain_text: bool = False  # follows agents beyond loopback without TLS
     pool_namespace: str = "default"
     pool_group: str = "inference.networking.k8s.io"
     grpc_port: int = 9002  # 0, as for the other ports: the kernel chooses one
     grpc_health_port: int = 9003
     metrics_port: int = 9090
     bind: str = "0.0.0.0"
+    metrics_bind: str | None = None  # None: as `bind`
     secure_serving: bool = True
     cert_path: Path | None = None  # None: a self-signed certificate is made at start
     cert_reload: bool = True
@@ -68,12 +71,15 @@ def parse(arguments: Sequence[str]) -> Config:
         manifests=flags.manifests,
         kubeconfig=flags.kubeconfig,
         agent_namespace=flags.agent_namespace,
+        agent_tls_path=flags.agent_tls_path,
+        agent_plain_text=flags.agent_plain_text,
         pool_namespace=flags.pool_namespace,
         pool_group=flags.pool_group,
         grpc_port=flags.grpc_port,
         grpc_health_port=flags.grpc_health_port,
         metrics_port=flags.metrics_port,
         bind=flags.bind,
+        metrics_bind=flags.metrics_bind,
         secure_serving=flags.secure_serving,
         cert_path=flags.cert_path,
         cert_reload=flags.enable_cert_reload,
@@ -190,9 +196,17 @@ def _parser() -> argparse.ArgumentParser:
         help="how to reach the API server; without it the pod's service account, else $KUBECONFIG or ~/.kube/config",
     )
     add("--agent-namespace", default="sonde-system", metavar="NAME", help="where the agents' pods are")
+    add(
+        "--agent-tls-path",
+        type=Path,
+        metavar="DIR",
+        help="folder of ca.crt, tls.crt and tls.key for the agents' streams, read again when they change",
+    )
+    add("--agent-plain-text", action="store_true", help="follow agents beyond loopback without TLS")
     add("--grpc-port", type=_port, default=9002, metavar="PORT", help="ext_proc; 0 lets the system choose")
     add("--grpc-health-port", type=_port, default=9003, metavar="PORT", help="gRPC health")
     add("--metrics-port", type=_port, default=9090, metavar="PORT", help="Prometheus, and the live page")
+    add("--metrics-bind", type=_ip, metavar="IP", help="address of the metrics; 127.0.0.1 closes them; else as --bind")
     add("--bind", type=_ip, default="0.0.0.0", metavar="IP", help="address of all three ports")
     _truth_flag(add, "--secure-serving", True, "TLS on the ext_proc port")
     add(

@@ -28,6 +28,7 @@ import grpc.aio
 import msgspec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from agent import tls as agent_tls
 from agent.cluster import folder
 from agent.cluster.objects import Cluster
 from controller import document, extproc, tls, web
@@ -45,6 +46,7 @@ from controller.picker import Picker
 from controller.saturation import LimitError
 from controller.snapshot import Snapshot, Totals, snapshot
 from controller.table import Table
+from controller.trust import Trust
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -127,6 +129,8 @@ class _Controller:
     draining: bool = False
     _certificates: tls.Certificates | None = None
     _clusters: AsyncGenerator[Cluster, None] | None = None
+    _trust: Trust = field(default_factory=Trust)
+    _distrusted: set[str] = field(default_factory=set)
     _server: grpc.aio.Server | None = None
     _health_server: grpc.aio.Server | None = None
     _turns: tuple[int, float] = (0, -1e9)  # the picker's turn when last looked at, and since when it is that
@@ -145,7 +149,7 @@ class _Controller:
         if config.config_file:
             log.warning("--config-file %s: nothing in it is used", config.config_file)
         await self._set_health()
-        self._clusters = _clusters(config)
+        self._clusters, self._trust = _clusters(config), _trust(config)
         try:
             self._server = grpc.aio.server(options=extproc.OPTIONS)
             self._server.add_generic_rpc_handlers((self.processor.handler(),))
@@ -158,7 +162,7 @@ class _Controller:
             pages = web.Pages(
                 lambda: msgspec.json.encode(_ask(loop, self._document)), self.board if config.ui else None
             )
-            metrics_port, close = web.serve(page, config.bind, config.metrics_port, pages)
+            metrics_port, close = web.serve(page, config.metrics_bind or config.bind, config.metrics_port, pages)
             resources.callback(close)
         except (OSError, RuntimeError, tls.CertificateError) as error:
             raise StartError(str(error)) from error
@@ -187,7 +191,7 @@ class _Controller:
     def work(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Starts the eternal tasks."""
         subscriber = f"{self.config.pool_namespace}/{self.config.pool_name}"
-        self.agents = Agents(group, self._emit, subscriber, self.rng)
+        self.agents = Agents(group, self._emit, subscriber, self.rng, self._trust)
         self.engines = Engines(
             self.table,
             self._emit,
@@ -262,7 +266,15 @@ class _Controller:
         pool = self.table.pool
         nodes = {pod.node for pod in cluster.pods_of(pool)} if pool else set()
         near = [pod for pod in cluster.agents() if pod.node is None or pod.node in nodes]
-        return [address_of(pod.ip, self.config.agent_port) for pod in near if pod.ip]
+        self._note_distrusted({pod.ip for pod in near if pod.ip and not self._trust.allows(pod.ip)})
+        return [address_of(pod.ip, self.config.agent_port) for pod in near if pod.ip and self._trust.allows(pod.ip)]
+
+    def _note_distrusted(self, ips: set[str]) -> None:
+        for ip in sorted(ips - self._distrusted):
+            log.warning(
+                "agent %s is not followed: give --agent-tls-path, or allow plain text by --agent-plain-text", ip
+            )
+        self._distrusted = ips
 
     def _emit(self, event: Event, now: float) -> None:
         self.table.apply(event, now)
@@ -319,6 +331,15 @@ async def _look_at(certificates: tls.Certificates) -> None:
     while True:
         await asyncio.sleep(CERTIFICATE_LOOK_S)
         certificates.refresh()
+
+
+def _trust(config: Config) -> Trust:
+    """Raises StartError."""
+    try:
+        files = agent_tls.Files(config.agent_tls_path) if config.agent_tls_path else None
+    except agent_tls.TlsError as error:
+        raise StartError(f"--agent-tls-path: {error}") from error
+    return Trust(files, config.agent_plain_text)
 
 
 def _clusters(config: Config) -> AsyncGenerator[Cluster, None]:

@@ -122,6 +122,7 @@ class Starter:
             *("--node-name", ground.node, "--manifests", str(self._home.manifests)),
             *("--cgroup-root", str(ground.lab_slice), "--pin-root", str(ground.pins.root)),
             *("--bind", ground.node_ip, "--port", str(ports.agent), "--metrics-port", str(ports.agent_metrics)),
+            "--plain-text",  # nothing leaves the machine
         )
         return await self._start("agent", ground.node_command(command))
 
@@ -132,6 +133,7 @@ class Starter:
             *("--pool-name", manifests.POOL, "--pool-namespace", manifests.NAMESPACE),
             *("--bind", ground.node_ip, "--grpc-port", str(ports.grpc), "--grpc-health-port", str(ports.health)),
             *("--metrics-port", str(ports.metrics), "--agent-port", str(ports.agent)),
+            "--agent-plain-text",
             *("--manifests", str(self._home.manifests), "--seed", str(seed), "--drain-delay=0s", "--ui"),
         )
         return await self._start("controller", ground.node_command(command))

@@ -277,6 +277,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._status(409, "AlreadyExists", {})
         return self._send(201, json.dumps(self.api.store.put(document)).encode())
 
+    def do_PUT(self) -> None:
+        document = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        want = asked(self.path)
+        refusal = self._refusal(want, self.api.take_fault("PUT " + self.path))
+        if refusal:
+            return self._status(*refusal, {})
+        return self._send(200, json.dumps(self.api.store.put(document)).encode())
+
     def _refusal(self, want: Asked, fault: Fault) -> tuple[int, str] | None:
         if fault.status:
             return fault.status, "as the test wants it"

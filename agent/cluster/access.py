@@ -46,15 +46,18 @@ class Access:
         """Reads the credentials again: the server refused those we have. Raises AccessError."""
         self._load()
 
-    def open(self, path: str, headers: Mapping[str, str], read_s: float) -> Any:
+    def open(
+        self, path: str, headers: Mapping[str, str], read_s: float, method: str = "GET", body: bytes | None = None
+    ) -> Any:
         """A urllib3 response whose body is not read yet. Raises urllib3's errors.
 
         The library renews tokens when it is asked for the Authorization header: a service account's each minute, those
         of kubeconfig plugins when they expire.
         """
         return self._client.rest_client.pool_manager.request(
-            "GET",
+            method,
             self.host + path,
+            body=body,
             headers={**headers, **self._authorization()},
             timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
             preload_content=False,

@@ -17,7 +17,8 @@ ERROR_LIMIT_BYTES = 64 << 10
 _READ_BYTES = 64 << 10
 _HEADERS = {"Accept": "application/json", "User-Agent": "sonde"}
 
-BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, GONE = 400, 401, 403, 404, 410
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 400, 401, 403, 404, 409, 410
+CALL_S = 10.0  # the read limit of a single object
 
 
 class ApiError(Exception):
@@ -36,7 +37,9 @@ class Silence(ApiError):
 class Door(Protocol):
     """What is needed of agent.cluster.access.Access."""
 
-    def open(self, path: str, headers: dict[str, str], read_s: float) -> Any: ...
+    def open(
+        self, path: str, headers: dict[str, str], read_s: float, method: str = "GET", body: bytes | None = None
+    ) -> Any: ...
 
 
 class Stream:
@@ -89,20 +92,27 @@ def get(door: Door, path: str, read_s: float) -> dict[str, Any]:
     return _mapping(body, "the answer")
 
 
+def send(door: Door, method: str, path: str, document: dict[str, Any]) -> None:
+    """Creates (POST) or replaces (PUT) an object. Raises ApiError."""
+    response = _opened(door, path, CALL_S, method, json.dumps(document).encode())
+    response.close()
+
+
 def stream(door: Door, path: str, read_s: float) -> Stream:
     """An open watch. Raises ApiError."""
     return Stream(_opened(door, path, read_s))
 
 
-def _opened(door: Door, path: str, read_s: float) -> Any:
-    response = _reading(lambda: door.open(path, dict(_HEADERS), read_s))
-    if response.status == 200:
+def _opened(door: Door, path: str, read_s: float, method: str = "GET", body: bytes | None = None) -> Any:
+    headers = dict(_HEADERS) if body is None else {**_HEADERS, "Content-Type": "application/json"}
+    response = _reading(lambda: door.open(path, headers, read_s, method, body))
+    if response.status in (200, 201):
         return response
     try:
-        body = _reading(lambda: response.read(ERROR_LIMIT_BYTES))
+        said = _reading(lambda: response.read(ERROR_LIMIT_BYTES))
     finally:
         response.close()
-    raise ApiError(_said(response.status, body), response.status, _retry_after_s(response.headers))
+    raise ApiError(_said(response.status, said), response.status, _retry_after_s(response.headers))
 
 
 def _said(status: int, body: bytes) -> str:
