@@ -2,7 +2,7 @@
 python := .venv/bin/python
 bin := .venv/bin
 
-.PHONY: demo test test-kernel lint docs-metrics dashboards docs-images proto image-check clean setup setup-dev
+.PHONY: demo test test-kernel lint docs-metrics dashboards docs-images proto image-check e2e clean setup setup-dev
 
 demo: setup
 	$(bin)/sonde-lab demo
@@ -21,11 +21,11 @@ lint: setup-dev
 	$(bin)/clang-format --dry-run --Werror bpf/*.c bpf/*.h
 	@# generated code must be what `make proto` writes
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
-	$(python) -m grpc_tools.protoc -I. --python_out="$$tmp" --pyi_out="$$tmp" --grpc_python_out="$$tmp" agent/proto/telemetry.proto && \
+	$(python) -m grpc_tools.protoc -I. --python_out="$$tmp" --pyi_out="$$tmp" --grpc_python_out="$$tmp" agent/proto/*.proto && \
 	for file in "$$tmp"/agent/proto/*; do diff -u "agent/proto/$${file##*/}" "$$file" || { echo "run 'make proto' and commit the result"; exit 1; }; done
 
 proto: setup-dev
-	$(python) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. agent/proto/telemetry.proto
+	$(python) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. agent/proto/*.proto
 
 docs-metrics: setup-dev
 	$(python) -m docs.metrics > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
@@ -36,8 +36,13 @@ dashboards: setup-dev
 docs-images: setup-dev
 	$(python) -m docs.images
 
+# builds both images' roots by debootstrap and runs their entry points; needs root and a Debian mirror
 image-check:
-	@echo "image-check: there are no images yet (see CHANGELOG.md)"; exit 1
+	@python3 .ci/image-check
+
+# on the Vagrant machine, with everything installed
+e2e:
+	@.ci/vagrant/e2e
 
 setup:
 	@.ci/setup run

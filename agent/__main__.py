@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from agent.config import CertsConfig, CheckConfig, LoadConfig, RunConfig, UnloadConfig, parse
+from agent.config import CertsConfig, CheckConfig, LoadConfig, RunConfig, StatusConfig, UnloadConfig, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _check(config)
         case CertsConfig():
             return _certs(config)
+        case StatusConfig():
+            return _status(config)
 
 
 def _load(config: LoadConfig) -> int:
@@ -40,7 +42,21 @@ def _unload(config: UnloadConfig) -> int:
     from agent.kernel import loader
     from agent.kernel.pins import Pins
 
+    if config.when_deleted and not _is_deleted(*config.when_deleted):
+        return 0
     return loader.unload(Pins(config.pin_root))
+
+
+def _is_deleted(namespace: str, name: str) -> bool:
+    from agent import uninstall
+    from agent.cluster import access
+
+    try:
+        door = access.find()
+    except access.AccessError as error:
+        logging.getLogger(__name__).warning("%s: the programs stay", error)
+        return False
+    return uninstall.is_deleted(door, namespace, name)
 
 
 def _check(config: CheckConfig) -> int:
@@ -60,6 +76,12 @@ def _certs(config: CertsConfig) -> int:
     from agent import keeper
 
     return keeper.main(config)
+
+
+def _status(config: StatusConfig) -> int:
+    from agent import status
+
+    return status.main(config)
 
 
 def _run(config: RunConfig) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 PIN_ROOT = Path("/sys/fs/bpf/sonde")  # as agent.kernel.pins has it; named here so that --help loads no kernel code
 SHORTEST_INTERVAL_S = 0.001
@@ -33,6 +34,12 @@ class RunConfig:
     tls_path: Path | None = None  # ca.crt, tls.crt, tls.key: controllers must show a certificate
     plain_text: bool = False  # allows a stream without TLS beyond loopback
     metrics_bind: str | None = None  # None: as `bind`
+    health_port: int = 9433
+    pod_resources: Path | None = None  # kubelet's socket
+    nvml: bool = False
+    dcgm_exporter: str | None = None  # URL
+    npu_exporter: str | None = None  # URL
+    without_kernel: bool = False  # no maps are opened; engines' pages and devices only
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class LoadConfig:
 @dataclass(frozen=True, slots=True)
 class UnloadConfig:
     pin_root: Path
+    when_deleted: tuple[str, str] | None = None  # only if the DaemonSet (namespace, name) is gone or going
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,13 @@ class CertsConfig:
     kubeconfig: Path | None
 
 
-Config = RunConfig | LoadConfig | UnloadConfig | CheckConfig | CertsConfig
+@dataclass(frozen=True, slots=True)
+class StatusConfig:
+    port: int
+    json: bool
+
+
+Config = RunConfig | LoadConfig | UnloadConfig | CheckConfig | CertsConfig | StatusConfig
 
 
 def duration_s(text: str) -> float:
@@ -80,9 +94,11 @@ def parse(arguments: Sequence[str]) -> Config:
     if flags.command == "load":
         return LoadConfig(flags.pin_root, flags.attach_cgroup)
     if flags.command == "unload":
-        return UnloadConfig(flags.pin_root)
+        return UnloadConfig(flags.pin_root, flags.when_deleted)
     if flags.command == "check":
         return CheckConfig(flags.pin_root, flags.cgroup_root)
+    if flags.command == "status":
+        return StatusConfig(flags.health_port, flags.json)
     if flags.command == "certs":
         return CertsConfig(flags.out, flags.keep, flags.namespace, flags.controller_namespaces, flags.kubeconfig)
     return RunConfig(
@@ -100,6 +116,12 @@ def parse(arguments: Sequence[str]) -> Config:
         tls_path=flags.tls_path,
         plain_text=flags.plain_text,
         metrics_bind=flags.metrics_bind,
+        health_port=flags.health_port,
+        pod_resources=flags.pod_resources,
+        nvml=flags.nvml,
+        dcgm_exporter=flags.dcgm_exporter,
+        npu_exporter=flags.npu_exporter,
+        without_kernel=flags.without_kernel,
     )
 
 
@@ -160,7 +182,41 @@ def _parser() -> argparse.ArgumentParser:
     # its flags are agent.top's, so that no other command loads what it needs
     commands.add_parser("top", help="a live table of what a running agent sees", add_help=False)
     _add_certs(commands.add_parser("certs", help="make the certificates of agents and controllers", allow_abbrev=False))
+    _add_status(commands.add_parser("status", help="what the agent on this node knows", allow_abbrev=False))
     return parser
+
+
+def _url(text: str) -> str:
+    try:
+        split = urlsplit(text)
+        good = split.scheme == "http" and bool(split.hostname) and (split.port is None or split.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as http://10.0.0.1:9400/metrics")
+    return text
+
+
+def _daemonset(text: str) -> tuple[str, str]:
+    namespace, _, name = text.partition("/")
+    if not namespace or not name or "/" in name:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAMESPACE/NAME")
+    return namespace, name
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--health-port", type=_port, default=9433, help="of the agent (default %(default)s)")
+
+
+def _add_devices(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--pod-resources", type=Path, metavar="SOCKET", help="kubelet's socket, asked which pod has which devices")
+    add(
+        "--nvml", action="store_true", help="read GPUs by NVIDIA's library (package nvidia-ml-py); soft where it is not"
+    )
+    add("--dcgm-exporter", type=_url, metavar="URL", help="page of DCGM's exporter on this node")
+    add("--npu-exporter", type=_url, metavar="URL", help="page of Huawei's npu-exporter on this node")
 
 
 def _add_pin_root(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +251,12 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
 def _add_unload(parser: argparse.ArgumentParser) -> None:
     _add_pin_root(parser)
     parser.add_argument("--attach-cgroup", type=Path, metavar="DIR", help="accepted as by load; the pins tell where")
+    parser.add_argument(
+        "--when-deleted",
+        type=_daemonset,
+        metavar="NAMESPACE/NAME",
+        help="only if this DaemonSet is not there any more, or is being deleted; an update leaves the programs",
+    )
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -260,6 +322,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="folder of ca.crt, tls.crt and tls.key, read again when they change: controllers must have a certificate",
     )
     add("--plain-text", action="store_true", help="serve the stream without TLS also beyond loopback")
+    add(
+        "--health-port",
+        type=_port,
+        default=9433,
+        help="/healthz and /readyz, and /nodez for callers on the node, 0 for any (default %(default)s)",
+    )
+    add("--without-kernel", action="store_true", help="measure nothing in the kernel: engines' pages and devices only")
+    _add_devices(parser)
     add("--metrics-bind", metavar="ADDRESS", help="address of the metrics; 127.0.0.1 closes them (default: --bind)")
     add("--port", type=_port, default=9431, help="gRPC port of the stream, 0 for any (default %(default)s)")
     add("--metrics-port", type=_port, default=9432, help="Prometheus port, 0 for any (default %(default)s)")

@@ -15,35 +15,43 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 import numpy as np
 
-from agent import metrics_server, stream, tls
+from agent import lookout, metrics_server, stream, tls
 from agent.cluster import folder
 from agent.cluster.objects import Cluster
 from agent.config import RunConfig
+from agent.devices.inventory import Inventory, Sources
 from agent.kernel.cgroups import NoCgroup2
 from agent.kernel.cgroups import root as cgroup_root
 from agent.kernel.pins import NotLoaded, Pins
 from agent.maps import LayoutMismatch, PinnedMaps
 from agent.metrics import AgentPage
+from agent.node import Warnings, pods_of
 from agent.pages import EnginePages
 from agent.placement import Cgroups, Placement
 from agent.pods import CgroupTree, ServingPod, serving_pods
 from agent.programs import programs
 from agent.sampling import Sampler
 from agent.signals import FIELDS, HISTOGRAMS
-from agent.snapshot import AgentState, PodState, SlotState, Snapshot
+from agent.snapshot import AgentState, PodDevices, PodState, SlotState, Snapshot
+from agent.unmeasured import Unmeasured
 from agent.version import version
 from agent.view import View
 
 Clusters = AsyncGenerator[Cluster, None]
+Maps = PinnedMaps | Unmeasured
+
+if TYPE_CHECKING:
+    from agent.cluster.watching import Health
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +61,7 @@ BEAT_EVERY = 10  # pulses between two full frames
 LOOK_S = 1.0  # between two looks at the cgroups while the cluster does not change
 SEARCH_S = 0.1  # the same while a pod has no cgroup yet
 GRACE_S = 2.0
+STUCK_S = 10.0  # without a look at the slots
 THREADS = 2  # the sampler's and the placer's
 
 
@@ -98,12 +107,13 @@ async def _start(config: RunConfig, resources: ExitStack) -> tuple[_Agent, grpc.
     if config.manifests and not config.manifests.is_dir():
         raise StartError(f"--manifests {config.manifests} is no folder")
     try:
-        clusters = _clusters(config)
+        followed: dict[str, Health] = {}
+        clusters = _clusters(config, followed.update)
         credentials = _credentials(config)
-        root = _cgroup_root(config.cgroup_root)
-        maps = PinnedMaps(Pins(config.pin_root))
+        root = None if config.without_kernel else _cgroup_root(config.cgroup_root)
+        maps: Maps = Unmeasured() if config.without_kernel else PinnedMaps(Pins(config.pin_root))
         resources.callback(maps.close)
-        agent = _Agent(config, maps, root, clusters)
+        agent = _Agent(config, maps, root, clusters, followed)
         server, port = stream.make_server(agent.telemetry, config.bind, config.port, credentials)
         loop = asyncio.get_running_loop()
         page = AgentPage(lambda: _ask(loop, agent)).page
@@ -112,11 +122,23 @@ async def _start(config: RunConfig, resources: ExitStack) -> tuple[_Agent, grpc.
     except (NotLoaded, LayoutMismatch, NoCgroup2, OSError) as error:
         raise StartError(str(error)) from error
     await server.start()
+    health_port = await _look_out(agent, config, resources)
     log.info(
-        "running node=%s port=%d metrics_port=%d cgroup_root=%s pins=%s", config.node_name, port, metrics_port, root,
-        config.pin_root,
+        "running node=%s port=%d metrics_port=%d health_port=%d cgroup_root=%s pins=%s", config.node_name, port,
+        metrics_port, health_port, root, config.pin_root,
     )  # fmt: skip
     return agent, server
+
+
+async def _look_out(agent: _Agent, config: RunConfig, resources: ExitStack) -> int:
+    """Serves health; its port, 0 where another process has it: an agent that cannot be asked still measures."""
+    try:
+        server = await lookout.serve(agent.lookout, config.bind, config.health_port)
+    except OSError as error:
+        log.warning("%s: going on without", error)
+        return 0
+    resources.callback(server.close)
+    return int(server.sockets[0].getsockname()[1])
 
 
 def _credentials(config: RunConfig) -> grpc.ServerCredentials | None:
@@ -131,7 +153,7 @@ def _credentials(config: RunConfig) -> grpc.ServerCredentials | None:
     return None
 
 
-def _clusters(config: RunConfig) -> Clusters:
+def _clusters(config: RunConfig, look: Callable[[Mapping[str, Health]], None]) -> Clusters:
     """What there is, from the folder or from the API server. Raises StartError."""
     if config.manifests:
         return folder.watch(config.manifests)
@@ -142,7 +164,7 @@ def _clusters(config: RunConfig) -> Clusters:
     except access.AccessError as error:
         raise StartError(f"{error}; or name a folder by --manifests") from error
     log.info("watching the API server at %s", server.host)
-    return api.watch_node(server, config.node_name, config.namespaces)
+    return api.watch_node(server, config.node_name, config.namespaces, look=look)
 
 
 def _cgroup_root(given: Path | None) -> Path:
@@ -165,11 +187,13 @@ def _ask(loop: asyncio.AbstractEventLoop, agent: _Agent) -> Snapshot:
 class _Agent:
     """The parts and the loops between them. Raises OSError where another agent has the maps."""
 
-    def __init__(self, config: RunConfig, maps: PinnedMaps, root: Path, clusters: Clusters) -> None:
+    def __init__(
+        self, config: RunConfig, maps: Maps, root: Path | None, clusters: Clusters, followed: Mapping[str, Health]
+    ) -> None:
         self._config = config
         maps.claim()
         self._maps = maps
-        self._tree = CgroupTree(root)
+        self._tree = CgroupTree(root) if root else None
         self._clusters = clusters
         self._pods: Collection[ServingPod] | None = None  # None: nothing is known yet
         self._look_now = asyncio.Event()
@@ -178,6 +202,13 @@ class _Agent:
         self.telemetry = stream.Telemetry(self._view, controllers_only=config.tls_path is not None)
         self._sampler = Sampler(maps.slots, config.interval_s)
         self._pages = EnginePages(self._view, config.engine_interval_s, self._publish)
+        sources = Sources(config.pod_resources, config.dcgm_exporter, config.npu_exporter, config.nvml)
+        self._inventory = Inventory(sources, self._describe)
+        self._annotations: dict[tuple[str, str], Mapping[str, str]] = {}
+        self._followed = followed
+        self._warnings = Warnings()
+        logging.getLogger().addHandler(self._warnings)
+        self.lookout = lookout.Lookout(self._ailment, self._unready, self._node)
 
     def work(self) -> dict[str, Coroutine[None, None, None]]:
         return {
@@ -186,6 +217,7 @@ class _Agent:
             "cluster": self._follow_cluster(),
             "placer": self._place_forever(),
             "pages": self._pages.run(),
+            "devices": self._inventory.run(),
         }
 
     def _publish(self) -> None:
@@ -213,6 +245,7 @@ class _Agent:
         async with aclosing(self._clusters) as clusters:
             async for cluster in clusters:
                 self._pods = serving_pods(cluster, self._config.node_name)
+                self._annotations = {key: cluster.pods[key].annotations for key in _keys(self._pods)}
                 self._look_now.set()
 
     async def _place_forever(self) -> None:
@@ -223,7 +256,8 @@ class _Agent:
             if self._pods is not None:
                 pods = self._pods
                 # in a thread: the kernel holds a scan up while it makes cgroups
-                cgroups = await asyncio.to_thread(self._tree.scan, {name for pod in pods for name in pod.cgroup_names})
+                names = {name for pod in pods for name in pod.cgroup_names}
+                cgroups = await asyncio.to_thread(self._tree.scan, names) if self._tree else {}
                 self._place(pods, cgroups, clock())
             with suppress(TimeoutError):
                 async with asyncio.timeout(SEARCH_S if self._placement.searching(clock()) else LOOK_S):
@@ -234,6 +268,34 @@ class _Agent:
         if self._view.place(pods, self._placement.update(pods, cgroups, now_s)):
             self._sampler.follow(self._placement.used)
             self._publish()
+        self._describe()
+
+    def _describe(self) -> None:
+        """Tells the view which devices its pods have, and how they are."""
+        described = {key: self._inventory.of(key, told) for key, told in self._annotations.items()}
+        if self._view.take_devices(described):
+            self.telemetry.ring()
+
+    def _ailment(self) -> str:
+        """What kubelet should start the agent again for: it answers, so its loop lives; its sampler may not."""
+        age_s = self._sampler.age_s(time.monotonic_ns())
+        return f"the slots were last read {age_s:.0f} s ago" if age_s is not None and age_s > STUCK_S else ""
+
+    def _unready(self) -> str:
+        return "" if self._view.placed else "it is not known yet which pods are on the node"
+
+    def _node(self) -> dict[str, Any]:
+        held = {one.owner.slot: len(one.cgroups) for one in self._placement.table.held.values()}
+        problems = {f"devices: {name}": one.problem for name, one in self._inventory.status.items() if one.problem}
+        problems |= {f"API server: {name}": one.problem for name, one in self._followed.items() if one.problem}
+        return {
+            "node": self._config.node_name,
+            "version": version(),
+            "watchers": self.telemetry.watchers,
+            "pods": pods_of(self._view.endpoints(), lambda seen: held.get(seen.owner.slot) if seen.owner else None),
+            "problems": problems,
+            "warnings": list(self._warnings.lines),
+        }
 
     def snapshot(self) -> Snapshot:
         """The state for one scrape of the metrics."""
@@ -245,7 +307,9 @@ class _Agent:
             state = SlotState(seen.owner, seen.row, histograms)
             slots.setdefault((place.namespace, place.pod), []).append(state)
         pods = [PodState(*key, states) for key, states in slots.items()]
-        return Snapshot(time.monotonic_ns(), pods, self._agent_state())
+        devices = {(place.namespace, place.pod): seen.devices for place, seen in self._view.endpoints().items()}
+        described = [PodDevices(*key, each) for key, each in devices.items()]
+        return Snapshot(time.monotonic_ns(), pods, self._agent_state(), described)
 
     def _agent_state(self) -> AgentState:
         table = self._placement.table
@@ -268,10 +332,14 @@ class _Agent:
             pages_failed=self._pages.failed,
             cpu_s=time.process_time(),
             rss_bytes=_resident_bytes(),
-            programs=programs(Pins(self._config.pin_root)),
+            programs={} if self._config.without_kernel else programs(Pins(self._config.pin_root)),
             node=self._config.node_name,
             version=version(),
         )
+
+
+def _keys(pods: Collection[ServingPod]) -> set[tuple[str, str]]:
+    return {(pod.namespace, pod.name) for pod in pods}
 
 
 def _resident_bytes() -> int:

@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def secret(namespace: str, name: str, files: Mapping[str, bytes]) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "type": "kubernetes.io/tls",
+        "type": "Opaque",  # a manifest may have made it empty, which kubernetes.io/tls forbids
         "metadata": {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "sonde"}},
         "data": {key: base64.b64encode(value).decode() for key, value in files.items()},
     }
@@ -129,63 +130,71 @@ def keep_until_signal(config: CertsConfig) -> None:
         stop.wait(RETRY_S if problem else CHECK_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the API server has of a Secret."""
+
+    version: str  # "": there is none
+    empty: bool  # made by a manifest, not filled yet
+    files: dict[str, bytes] | None  # None: not all of them, or no base64
+
+
 def keep(config: CertsConfig, door: Any, clock: Clock) -> None:
     """Makes what is missing or ends soon. Raises ApiError."""
     now = clock()
     authority = _authority(config, door, now)
     for namespace, name, role in _places(config):
         held = _held(door, namespace, name)
-        identity = Identity(held[tls.CA], held[tls.CERTIFICATE], held[tls.KEY]) if held else None
+        files = held.files
+        identity = Identity(files[tls.CA], files[tls.CERTIFICATE], files[tls.KEY]) if files else None
         if is_due(identity, authority, now):
-            _put(door, secret(namespace, name, _files(make_identity(authority, role, now))), bool(held))
+            _put(door, secret(namespace, name, _files(make_identity(authority, role, now))), held.version)
             log.info("certificate is new secret=%s/%s", namespace, name)
 
 
 def _authority(config: CertsConfig, door: Any, now: datetime.datetime) -> Authority:
-    """The CA in its Secret. Of two keepers that make it at once the first one's stays: a Secret is created once."""
+    """The CA in its Secret. Of two keepers that make it at once one is refused, and takes the other's the next time."""
     from agent.cluster import http
 
     held = _held(door, config.namespace, CA_SECRET)
-    if held is None:
-        try:
-            _put(door, secret(config.namespace, CA_SECRET, _authority_files(make_authority(now))), replace=False)
-        except http.ApiError as error:
-            if error.status != http.CONFLICT:
-                raise
-        held = _held(door, config.namespace, CA_SECRET)
-    if held is None:
+    if held.files:
+        return Authority(held.files[tls.CERTIFICATE], held.files[tls.KEY])
+    if not held.empty:  # others may trust what is left of it
         raise http.ApiError(f"Secret {config.namespace}/{CA_SECRET} lacks {tls.CERTIFICATE} or {tls.KEY}: delete it")
-    return Authority(held[tls.CERTIFICATE], held[tls.KEY])
+    authority = make_authority(now)
+    _put(door, secret(config.namespace, CA_SECRET, _authority_files(authority)), held.version)
+    return authority
 
 
-def _held(door: Any, namespace: str, name: str) -> dict[str, bytes] | None:
-    """What a Secret holds; None if it is not there, or not whole."""
+def _held(door: Any, namespace: str, name: str) -> Held:
     from agent.cluster import http
 
     try:
         found = http.get(door, f"/api/v1/namespaces/{namespace}/secrets/{name}", http.CALL_S)
     except http.ApiError as error:
         if error.status == http.NOT_FOUND:
-            return None
+            return Held("", True, None)
         raise
-    data = found.get("data")
+    data, metadata = found.get("data"), found.get("metadata")
+    version = str(metadata.get("resourceVersion") or "") if isinstance(metadata, dict) else ""
+    return Held(version, not data, _decoded(data))
+
+
+def _decoded(data: Any) -> dict[str, bytes] | None:
     try:
-        return {key: base64.b64decode((data or {})[key], validate=True) for key in (tls.CA, tls.CERTIFICATE, tls.KEY)}
-    except (KeyError, TypeError, AttributeError, binascii.Error):
+        return {key: base64.b64decode(data[key], validate=True) for key in (tls.CA, tls.CERTIFICATE, tls.KEY)}
+    except (KeyError, TypeError, binascii.Error):
         return None
 
 
-def _put(door: Any, document: Json, replace: bool) -> None:
+def _put(door: Any, document: Json, version: str) -> None:
+    """Replaces the version that was seen, or creates where there was none. Raises ApiError, on a conflict too."""
     from agent.cluster import http
 
     metadata = document["metadata"]
     path = f"/api/v1/namespaces/{metadata['namespace']}/secrets"
-    if replace:
-        http.send(door, "PUT", f"{path}/{metadata['name']}", document)
-        return
-    try:
+    if not version:
         http.send(door, "POST", path, document)
-    except http.ApiError as error:
-        if error.status != http.CONFLICT or metadata["name"] == CA_SECRET:
-            raise
-        http.send(door, "PUT", f"{path}/{metadata['name']}", document)  # it was there, but not whole
+        return
+    replaced = {**document, "metadata": {**metadata, "resourceVersion": version}}
+    http.send(door, "PUT", f"{path}/{metadata['name']}", replaced)

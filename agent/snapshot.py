@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from agent.devices.inventory import Described
 from agent.programs import Programs
 from agent.signals import Row
 from agent.slots import Owner
@@ -29,6 +30,15 @@ class PodState:
     namespace: str
     pod: str
     slots: Sequence[SlotState]
+
+
+@dataclass(frozen=True, slots=True)
+class PodDevices:
+    """One pod's accelerators."""
+
+    namespace: str
+    pod: str
+    devices: Described
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +67,4 @@ class Snapshot:
     now_ns: int
     pods: Sequence[PodState]
     agent: AgentState
+    devices: Sequence[PodDevices] = ()

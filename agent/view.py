@@ -13,9 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from agent.devices.health import State
+from agent.devices.inventory import Described
+from agent.devices.names import Device
 from agent.engines.families import EngineMetrics
 from agent.engines.places import Hint
 from agent.pods import ServingPod
+from agent.proto import telemetry_pb2 as proto
 from agent.proto.telemetry_pb2 import EndpointReport, EngineSignal, Frame
 from agent.signals import (
     ACTIVITY,
@@ -67,6 +71,7 @@ class Seen:
     gaps_seen: int = 0  # of the row, when they were last looked at
     engine: Engine | None = None
     version: int = 0  # of the last change that is news
+    devices: Described = ()
     activity: int = 0  # version of the last change that may have moved the engine's gauges
 
     def report(self, place: Place, sampled_ns: int, now_ns: int) -> EndpointReport:
@@ -75,7 +80,21 @@ class Seen:
             report.kernel.CopyFrom(kernel_signal(self.row, self.usual, self.gaps, sampled_ns, now_ns))
         if self.engine is not None:
             report.engine.CopyFrom(_engine_signal(self.engine, now_ns))
+        report.devices.extend(_device(one, state) for one, state in self.devices)
         return report
+
+
+def _device(one: Device, state: State) -> proto.Device:
+    return proto.Device(
+        id=one.id,
+        resource=one.resource,
+        kind=one.kind.value,
+        share=one.share,
+        fault=state.fault or "",
+        utilization=state.utilization,
+        memory_used_bytes=state.memory_used_bytes,
+        memory_total_bytes=state.memory_total_bytes,
+    )
 
 
 def _engine_signal(engine: Engine, now_ns: int) -> EngineSignal:
@@ -182,6 +201,15 @@ class View:
             self.version += 1
             one.version = self.version
         return changed
+
+    def take_devices(self, devices: Mapping[tuple[str, str], Described]) -> bool:
+        """Sets the devices of pods, by namespace and name; True where that is news."""
+        version = self.version + 1
+        for place, one in self._seen.items():
+            now = devices.get((place.namespace, place.pod), ())
+            if one.devices != now:
+                one.devices, one.version, self.version = now, version, version
+        return self.version == version
 
     def follow_means(self, now_ns: int) -> None:
         """Moves the window of the recent means; call about once a second."""

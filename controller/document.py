@@ -14,7 +14,7 @@ import msgspec
 from controller.health import State
 from controller.lastpicks import LastPicks, Noted
 from controller.model import EngineSignal, KernelSignal
-from controller.pick import STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
+from controller.pick import LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
 from controller.table import Node, Row, Table
 
 LINE_POINTS = 60
@@ -135,7 +135,12 @@ def _agent(name: str, node: Node | None, now: float) -> AgentLine:
 def split(rank: float) -> tuple[float, tuple[str, ...]]:
     """The steps of a rank, by name, apart from its load."""
     against = []
-    for step, name in ((TERMINATING_STEP, "terminating"), (UNREADY_STEP, "unready"), (STALLED_STEP, "stalled")):
+    for step, name in (
+        (LOST_STEP, "lost device"),
+        (TERMINATING_STEP, "terminating"),
+        (UNREADY_STEP, "unready"),
+        (STALLED_STEP, "stalled"),
+    ):
         if rank >= step:
             rank -= step
             against.append(name)

@@ -117,6 +117,7 @@ class Report:
     port: int
     kernel: KernelSignal | None
     engine: EngineSignal | None
+    fault: str = ""  # of an accelerator, with its id; "" if nothing speaks against any
 
     @property
     def key(self) -> PortKey:
@@ -168,6 +169,7 @@ class Reason(StrEnum):
     ONLY = "only"  # nothing to choose from
     STALLED = "stalled"  # every ready endpoint is stalled
     UNREADY = "unready"  # no endpoint is ready
+    LOST = "lost"  # every endpoint's pod has lost an accelerator
     ROUND_ROBIN = "round-robin"
     RANDOM = "random"
 

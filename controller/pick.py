@@ -14,6 +14,7 @@ from controller.model import Reason
 STALLED_STEP = 1e9
 UNREADY_STEP = 2e9
 TERMINATING_STEP = 4e9
+LOST_STEP = 8e9  # an accelerator of the pod is lost: it may accept requests and fail each
 
 Policy = Callable[[Sequence[float], Random, int], tuple[int, Reason]]
 
@@ -30,6 +31,8 @@ def sonde(ranks: Sequence[float], rng: Random, _turn: int) -> tuple[int, Reason]
 
 
 def _reason(lowest: float, equals: int, candidates: int) -> Reason:
+    if lowest >= LOST_STEP:
+        return Reason.LOST
     if lowest >= UNREADY_STEP:
         return Reason.UNREADY
     if lowest >= STALLED_STEP:

@@ -41,7 +41,7 @@ from controller.model import (
     parts_of,
 )
 from controller.models import Catalogue, catalogue_of
-from controller.pick import STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
+from controller.pick import LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
 from controller.reservations import Ledger, Reservation
 
 KERNEL_SILENCE_S = 2.5
@@ -78,6 +78,7 @@ class Row:
     load: int = 0
     source: Source = Source.OWN
     penalty: float = 0.0
+    fault: str = ""  # of an accelerator of the pod, as its node's agent says
     due_s: float = FOREVER  # when it must be evaluated next
     queued_s: float = FOREVER  # the earliest time the table's queue holds for it
     picks: dict[Reason, int] = field(default_factory=dict)
@@ -127,6 +128,7 @@ class Row:
         shunned = shunned or now < self.shunned_until_s
         penalty = STALLED_STEP if shunned else 0.0
         penalty += 0.0 if self.endpoint.ready else UNREADY_STEP
+        penalty += LOST_STEP if self.fault else 0.0
         return penalty + (TERMINATING_STEP if self.endpoint.terminating else 0.0)
 
 
@@ -312,6 +314,7 @@ class Table:
     def _forget(self, row: Row | None, node: Node, now: float) -> None:
         if row and row.node is node:
             row.kernel = row.node = None
+            row.fault = ""
             self._evaluate(row, now)
 
     def _apply_report(self, node: str, report: Report, now: float) -> None:
@@ -321,6 +324,7 @@ class Table:
         if report.engine and (row.engine is None or row.engine.true_at_s < report.engine.true_at_s):
             row.engine = report.engine
         row.node = self.nodes[node]
+        row.fault = report.fault
         if report.kernel is not row.kernel:
             _show(row, report.kernel)
             row.kernel = report.kernel

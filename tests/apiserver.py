@@ -23,6 +23,7 @@ Json = dict[str, Any]
 PLURALS = {
     "Pod": "pods",
     "Secret": "secrets",
+    "DaemonSet": "daemonsets",
     "InferencePool": "inferencepools",
     "InferenceModel": "inferencemodels",
     "InferenceObjective": "inferenceobjectives",
@@ -176,7 +177,12 @@ class ApiServer:
     """Serves a store on loopback until stopped. `absent`: collections that are not served (a CRD is missing)."""
 
     def __init__(
-        self, token: str = "", tls: tuple[Path, Path] | None = None, port: int = 0, store: Store | None = None
+        self,
+        token: str = "",
+        tls: tuple[Path, Path] | None = None,
+        port: int = 0,
+        store: Store | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.store = store or Store()
         self.token = token
@@ -185,14 +191,14 @@ class ApiServer:
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.stopping = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+        self._server = ThreadingHTTPServer((host, port), _handler(self))
         self._server.daemon_threads = True
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{host}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
@@ -242,7 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
-        pass
+        return
 
     def do_GET(self) -> None:
         api, want = self.api, asked(self.path)
@@ -283,6 +289,14 @@ class _Handler(BaseHTTPRequestHandler):
         refusal = self._refusal(want, self.api.take_fault("PUT " + self.path))
         if refusal:
             return self._status(*refusal, {})
+        held = self.api.store.objects.get((want.collection, want.namespace or "default", want.name or ""))
+        if held is None:
+            return self._status(404, "not found", {})
+        if (
+            document["metadata"].get("resourceVersion", held["metadata"]["resourceVersion"])
+            != (held["metadata"]["resourceVersion"])
+        ):
+            return self._status(409, "the object has been modified", {})
         return self._send(200, json.dumps(self.api.store.put(document)).encode())
 
     def _refusal(self, want: Asked, fault: Fault) -> tuple[int, str] | None:

@@ -62,7 +62,7 @@ def test_what_is_in_a_secret_is_an_identity(server: ApiServer, tmp_path: Path) -
         for name, text in value["data"].items():
             (folder / name).write_bytes(base64.b64decode(text))
         tls.read(folder)
-        assert value["type"] == "kubernetes.io/tls"
+        assert value["type"] == "Opaque"
 
 
 @pytest.mark.parametrize("data", [None, {}, {tls.CA: "no base64!"}, {tls.CA: 7}, "text"])
@@ -79,6 +79,27 @@ def test_a_ca_without_its_key_is_not_replaced_behind_the_back_of_those_who_trust
     server.put(keeper.secret("sonde-system", "sonde-ca", {tls.CA: b"x"}))
     with pytest.raises(http.ApiError, match="delete it"):
         keep(server, tmp_path, NOW)
+
+
+def test_secrets_that_manifests_made_empty_are_filled_without_the_right_to_create(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    for namespace, name in (
+        ("sonde-system", "sonde-ca"), ("sonde-system", "sonde-agent-tls"),
+        ("default", "sonde-controller-tls"), ("prod", "sonde-controller-tls"),
+    ):  # fmt: skip
+        server.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}})
+    server.faults.append(Fault(fits="POST", status=403, once=False))
+    keep(server, tmp_path, NOW)
+    assert all(len(value["data"]) == 3 for value in held(server).values())
+
+
+def test_of_two_keepers_one_makes_the_ca(server: ApiServer, tmp_path: Path) -> None:
+    server.faults.append(Fault(fits="POST /api/v1/namespaces/sonde-system/secrets", status=409))
+    with pytest.raises(http.ApiError, match="409"):
+        keep(server, tmp_path, NOW)
+    keep(server, tmp_path, NOW)
+    assert len({value["data"][tls.CA] for value in held(server).values()}) == 1
 
 
 def test_a_server_that_refuses_is_an_error_and_nothing_is_half_made(server: ApiServer, tmp_path: Path) -> None:

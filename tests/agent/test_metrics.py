@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.devices.health import State
+from agent.devices.names import Device, Kind
 from agent.kernel import layout
 from agent.metrics import FAMILIES, AgentPage
 from agent.programs import Runs
 from agent.signals import HISTOGRAMS
 from agent.slots import Owner
-from agent.snapshot import AgentState, PodState, SlotState, Snapshot
+from agent.snapshot import AgentState, PodDevices, PodState, SlotState, Snapshot
 from tests.agent.rows import MS, S, row
 
 AGENT = AgentState(
@@ -45,9 +47,14 @@ def slot(number: int = 0, samples_us: Mapping[str, list[int]] | None = None, **f
     return SlotState(Owner(number, 1), row(**fields), histograms)
 
 
+GPU = Device("GPU-1", "nvidia.com/gpu", Kind.GPU, "2")
+LOST = State(0.5, 10, 20, 300.0, 61.0, ("power cap",), "Xid 79")
+
+
 def page(*slots: SlotState, agent: AgentState = AGENT) -> str:
     pods = [PodState("ns", "a", slots)] if slots else []
-    return render(AgentPage(lambda: Snapshot(10 * S, pods, agent)))
+    devices = [PodDevices("ns", "a", ((GPU, LOST), (replace(GPU, id="GPU-2"), State())))]
+    return render(AgentPage(lambda: Snapshot(10 * S, pods, agent, devices)))
 
 
 def render(made: AgentPage) -> str:
@@ -117,6 +124,16 @@ def test_stalled_is_the_time_since_the_last_byte_of_the_worst_port() -> None:
     text = page(slot(0, in_flight=1, last_byte_ns=10 * S - 20 * MS), slot(1, in_flight=1, last_byte_ns=7 * S))
     assert value(text, "sonde_pod_stalled_seconds") == 3
     assert value(page(slot(last_byte_ns=S)), "sonde_pod_stalled_seconds") == 0
+
+
+def test_what_is_unknown_of_a_device_has_no_sample() -> None:
+    text = page(slot())
+    devices = {
+        name: {dict(labels).get("device") for each, labels in read(text) if each == name} for name, _ in read(text)
+    }
+    assert devices["sonde_pod_device_info"] == {"GPU-1", "GPU-2"}
+    assert devices["sonde_pod_device_healthy"] == devices["sonde_pod_device_utilization_ratio"] == {"GPU-1"}
+    assert 'sonde_pod_device_healthy{namespace="ns",pod="a",device="GPU-1"} 0' in text
 
 
 def test_series_go_with_their_pod() -> None:

@@ -1,0 +1,44 @@
+"""A pod that lost an accelerator: last resort, and why."""
+
+from __future__ import annotations
+
+from random import Random
+
+from agent.proto.telemetry_pb2 import Device, EndpointReport, Frame
+from controller.agents import frame_event
+from controller.document import split
+from controller.model import ClusterChanged, FrameReceived, Reason
+from controller.pick import LOST_STEP, sonde
+from tests.controller.known import cluster, frame, kernel, pod, report, table
+
+
+def lost(*pods: str) -> FrameReceived:
+    return FrameReceived("node-1", False, [report(each, kernel(0), fault="GPU-1: Xid 79") for each in pods])
+
+
+def test_it_is_picked_only_where_nothing_else_is() -> None:
+    held = table(pod("a"), pod("b", ready=False))
+    held.apply(frame({"a": kernel(0), "b": kernel(9)}, full=True), 0.0)
+    held.apply(lost("a"), 0.0)
+    ranks = held.ranks(0.0)
+    assert sonde(ranks, Random(1), 0) == (1, Reason.UNREADY)
+    assert split(ranks[0]) == (0, ("lost device",))
+    held.apply(lost("b"), 0.0)
+    assert sonde(held.ranks(0.0), Random(1), 0) == (0, Reason.LOST)
+
+
+def test_it_is_as_before_once_its_devices_are_well_or_another_pod_has_its_name() -> None:
+    held = table(pod("a"))
+    held.apply(lost("a"), 0.0)
+    assert held.ranks(0.0)[0] >= LOST_STEP
+    held.apply(frame({"a": kernel(2)}), 0.0)
+    assert held.ranks(0.0) == [2]
+    held.apply(lost("a"), 0.0)
+    held.apply(ClusterChanged(cluster(pod("a", uid="another"))), 0.0)
+    assert held.ranks(0.0)[0] < LOST_STEP
+
+
+def test_a_frames_devices_become_one_line() -> None:
+    devices = [Device(id="GPU-0"), Device(id="GPU-1", fault="Xid 79"), Device(id="GPU-2", fault="Xid 48")]
+    sent = Frame(node="n", endpoints=[EndpointReport(namespace="d", pod="a", port=1, devices=devices)])
+    assert frame_event(sent, 0.0).reports[0].fault == "GPU-1: Xid 79, GPU-2: Xid 48"
