@@ -18,6 +18,8 @@ from controller.pick import LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_S
 from controller.table import Node, Row, Table
 
 LINE_POINTS = 60
+REQUESTS = "requests"
+SECONDS = "s"
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -94,6 +96,7 @@ class Summary(msgspec.Struct, frozen=True):
     picks: int
     exchanges_open: int
     agents_connected: int
+    price_unit: str = REQUESTS  # of every rank: these, or seconds
 
 
 class Document(msgspec.Struct, frozen=True):

@@ -7,12 +7,15 @@ it waits for an edition newer than the one it has, so a slow one holds up its ow
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator
 
 from controller import document, editions
 from controller.document import Document, Lines
 from controller.editions import Edition
+
+log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 LINE_EVERY = 4  # ticks between two points of a line: two minutes are shown
@@ -78,9 +81,15 @@ class Live:
         self._version = 0
 
     async def run(self) -> None:
+        """Makes editions for ever; after a fault of its own it makes no more, and the picks go on."""
         ticks = 0
         while True:
-            self._tick(ticks % LINE_EVERY == 0)
+            try:
+                self._tick(ticks % LINE_EVERY == 0)
+            except Exception:
+                log.exception("the live page cannot be made and is off from now on")
+                self._board.close()
+                return
             ticks += 1
             await asyncio.sleep(TICK_S)
 

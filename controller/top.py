@@ -12,6 +12,7 @@ from typing import Any
 from agent import terminal
 from agent.columns import Column
 from agent.terminal import Feed, Options, Seen
+from controller.document import SECONDS
 
 PATH = "/state"
 TIMEOUT_S = 3.0
@@ -125,7 +126,7 @@ def _title(document: Json, rows: Sequence[Json], history: Sequence[tuple[float, 
     told = [
         f"sonde-controller  pool {summary['namespace']}/{summary['pool']}"
         + ("" if summary["known"] else " IS NOT THERE"),
-        f"rule {summary['policy']}",
+        f"rule {summary['policy']} (price in {summary['price_unit']})",
         f"{ready} of {len(rows)} ready",
         f"{sum(known)} in flight" if known or not rows else "in flight unknown",
         f"{sum(node['live'] for node in nodes)} of {len(nodes)} agents live",
@@ -147,13 +148,14 @@ def _rate(history: Sequence[tuple[float, int]]) -> str:
 def _last(document: Json) -> str:
     if not document["picks"]:
         return "no pick yet"
-    pick = document["picks"][0]
-    others = ", ".join(f"{one['pod']} for {_cost(one)}" for one in pick["alternatives"])
+    pick, unit = document["picks"][0], document["summary"]["price_unit"]
+    others = ", ".join(f"{one['pod']} for {_cost(one, unit)}" for one in pick["alternatives"])
     age_s = max(0.0, document["now_s"] - pick["at_s"])
-    return f"last pick {age_s:.1f} s ago: {pick['pod']} for {_cost(pick)} ({pick['reason']})" + (
+    return f"last pick {age_s:.1f} s ago: {pick['pod']} for {_cost(pick, unit)} ({pick['reason']})" + (
         f", not {others}" if others else ""
     )
 
 
-def _cost(one: Mapping[str, Any]) -> str:
-    return " ".join((f"{one['rank']:g}", *one["against"]))
+def _cost(one: Mapping[str, Any], unit: str) -> str:
+    price = f"{one['rank'] * 1e3:.0f} ms" if unit == SECONDS else f"{one['rank']:g}"
+    return " ".join((price, *one["against"]))

@@ -32,8 +32,8 @@ IMAGES = Path(__file__).parent / "images"
 NAME = "sonde-images"
 ARMS = ("sonde", "round_robin")
 SAMPLE_S = 0.2
-SIZE = (1180, 640)
-LATER_S = 1.0  # after the hang began: the stall is seen and its clients still wait
+SIZE = (1180, 720)
+LATER_S = 3.5  # after the hang began: the stall is seen and its clients still wait
 REFUSALS = (GroundError, LoadRefused, StackError, home.HomeError, ProcessError, ChromiumError)
 
 

@@ -18,6 +18,7 @@ let heardAt = null;
 
 follow("events", {
   full(event) {
+    pods.unit = event.summary.price_unit;
     pods.full(event.pods, event.nodes, event.lines);
     restartLines(event.line_step_s);
     rates.length = 0;
@@ -121,7 +122,7 @@ function drawPicks() {
 }
 
 function cost(one) {
-  return [price(one.rank), ...one.against].join(" ");
+  return [price(one.rank, summary.price_unit), ...one.against].join(" ");
 }
 
 function instead(pick) {

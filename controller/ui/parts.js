@@ -16,7 +16,9 @@ export function count(value) {
   return value === null || value === undefined ? "?" : String(value);
 }
 
-export function price(value) {
+// What a pick goes by is a count of requests or a predicted time, as the rule has it.
+export function price(value, unit) {
+  if (unit === "s") return milliseconds(value);
   return Number.isInteger(value) || value >= 100 ? value.toFixed(0) : value.toPrecision(3);
 }
 

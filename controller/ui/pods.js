@@ -40,7 +40,7 @@ class PodRow {
     this.root.append(load, this.ttft.root, this.gap.root, labelled("price", this.rank), labelled("picks", this.count));
   }
 
-  draw(scale, clock) {
+  draw(scale, clock, unit) {
     if (!this.bar) this.#build();
     this.dirty = false;
     const pod = this.pod;
@@ -52,10 +52,10 @@ class PodRow {
     say(this.text, loadText(pod));
     this.ttft.draw(this.past.ttft_s, pod.ttft_s);
     this.gap.draw(this.past.gap_s, pod.gap_s);
-    say(this.rank.firstChild, price(pod.rank));
+    say(this.rank.firstChild, price(pod.rank, unit));
     say(this.count.firstChild, String(total(pod.picks)));
     this.#drawBadges(clock);
-    this.#drawMore(clock);
+    this.#drawMore(clock, unit);
   }
 
   #drawBadges(clock) {
@@ -69,7 +69,7 @@ class PodRow {
     });
   }
 
-  #drawMore(clock) {
+  #drawMore(clock, unit) {
     if (!this.opened) {
       this.more?.remove();
       this.more = undefined;
@@ -79,7 +79,7 @@ class PodRow {
       this.more = element("dl", "more");
       this.root.append(this.more);
     }
-    const facts = details(this.pod, clock);
+    const facts = details(this.pod, clock, unit);
     while (this.more.children.length > facts.length) this.more.lastChild.remove();
     facts.forEach(([name, value], at) => {
       let fact = this.more.children[at];
@@ -131,12 +131,12 @@ export function badges(pod, clock) {
   return found;
 }
 
-function details(pod, clock) {
+function details(pod, clock, unit) {
   const facts = [
     ["address", pod.address],
     ["namespace", pod.namespace],
     ["goes by", `${pod.source}, load ${pod.load}`],
-    ["price", price(pod.rank) + (pod.against.length ? ` (${pod.against.join(", ")})` : "")],
+    ["price", price(pod.rank, unit) + (pod.against.length ? ` (${pod.against.join(", ")})` : "")],
     ["picked", Object.entries(pod.picks).map(([reason, n]) => `${n} ${reason}`).join(", ") || "never"],
     ["picks the kernel has not shown", count(pod.unshown)],
   ];
@@ -164,6 +164,7 @@ export class Pods {
     this.nodes = new Map();
     this.view = { find: "", sort: "name", troubled: false };
     this.scale = 4;
+    this.unit = "requests"; // of every price
     this.current = null;
     this.observer = new IntersectionObserver((entries) => this.#moved(entries), { rootMargin: "400px" });
   }
@@ -280,7 +281,7 @@ export class Pods {
     this.scale = scale;
     const sums = new Map();
     for (const row of this.rows.values()) {
-      if (row.near && (row.dirty || rescaled || row.ages)) row.draw(scale, this.clock);
+      if (row.near && (row.dirty || rescaled || row.ages)) row.draw(scale, this.clock, this.unit);
       else if (rescaled) row.dirty = true;
       add(sums, row.pod);
     }
@@ -292,7 +293,7 @@ export class Pods {
       const row = this.rows.get(entry.target.dataset.id);
       if (!row) continue;
       row.near = entry.isIntersecting;
-      if (row.near && row.dirty) row.draw(this.scale, this.clock);
+      if (row.near && row.dirty) row.draw(this.scale, this.clock, this.unit);
     }
   }
 
@@ -325,7 +326,7 @@ export class Pods {
     const row = this.rows.get(root.dataset.id);
     row.opened = !row.opened;
     row.root.setAttribute("aria-expanded", String(row.opened));
-    row.draw(this.scale, this.clock);
+    row.draw(this.scale, this.clock, this.unit);
   }
 }
 

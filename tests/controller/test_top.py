@@ -14,7 +14,7 @@ from random import Random
 
 import msgspec
 
-from controller.document import Summary, document
+from controller.document import SECONDS, Summary, document
 from controller.model import Request
 from controller.picker import Picker
 from controller.table import Table
@@ -37,7 +37,8 @@ def test_a_document_becomes_rows_a_title_and_the_last_pick() -> None:
     picker.pick(Request("/", "m", None), 0.1)
     came = shown(made, picker, 0.2)
     assert came.title[0] == (
-        "sonde-controller  pool default/p  rule sonde  1 of 2 ready  2 in flight  1 of 1 agents live  1 picks"
+        "sonde-controller  pool default/p  rule sonde (price in requests)  1 of 2 ready  2 in flight"
+        "  1 of 1 agents live  1 picks"
     )
     assert came.title[1].startswith("last pick 0.1 s ago: a for 2 (fewest), not b for 0 unready")
     assert [(row["pod"], row["in_flight"], row["streaming"], row["state"]) for row in came.rows] == [
@@ -45,6 +46,19 @@ def test_a_document_becomes_rows_a_title_and_the_last_pick() -> None:
         ("b", 0, 0, "unready"),
     ]
     assert came.alarms == {1}
+
+
+def test_prices_in_seconds_are_read_as_times() -> None:
+    made = table(pod("a"), pod("b"))
+    made.apply(frame({"a": kernel(2), "b": kernel(0)}, full=True), 0.0)
+    picker = Picker(made, rng=Random(1))
+    picker.pick(Request("/", "m", None), 0.0)
+    in_seconds = Summary("default", "p", True, "sonde", 1, 0, 1, SECONDS)
+    told = msgspec.json.decode(msgspec.json.encode(document(made, picker.last, in_seconds, 0.0)))
+    told["picks"][0]["rank"], told["picks"][0]["alternatives"][0]["rank"] = 0.0214, 1.5
+    came = seen(told, 0.0, deque())
+    assert came.title[1] == "last pick 0.0 s ago: b for 21 ms (fewest), not a for 1500 ms"
+    assert "(price in s)" in came.title[0]
 
 
 def test_what_is_stale_has_an_age_and_no_numbers() -> None:

@@ -13,7 +13,7 @@ from importlib import resources
 import pytest
 
 from controller import web
-from controller.document import Summary, document
+from controller.document import Document, Summary, document
 from controller.lastpicks import LastPicks
 from controller.live import Board, Live
 from tests.conftest import run
@@ -182,6 +182,24 @@ def test_more_viewers_than_the_limit_are_told_so_and_one_that_leaves_makes_room(
             ticking.cancel()
 
     run(body())
+
+
+def test_a_fault_in_making_the_page_ends_the_page_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        board = Board()
+
+        def broken() -> Document:
+            raise ValueError("no such document")
+
+        with served(board) as port:
+            await Live(broken, board).run()  # returns, so that a group of tasks goes on
+            reader, writer = await _events(port)
+            assert b" 503 " in (await _heading(reader)).splitlines()[0]
+            writer.close()
+            assert (await asyncio.to_thread(ask, port, "/metrics"))[0].status == 200
+
+    run(body())
+    assert "the live page cannot be made" in caplog.text
 
 
 def test_a_viewer_that_reads_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
