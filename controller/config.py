@@ -171,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sonde-controller",
         description="Answers gateways' ext_proc calls with the endpoint that the pods' own kernels say is best.",
+        epilog="'sonde-controller top' shows what a running controller knows: see 'sonde-controller top --help'.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
