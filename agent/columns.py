@@ -18,12 +18,16 @@ GAP = "  "
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`kind` says how a value is written; texts stand left, numbers right. `help` is for who does not know the head."""
+    """`kind` says how a value is written; texts stand left, numbers right. `help` is for who does not know the head.
+
+    `none` is written where there is no value: unknown, unless it is one that need not be there.
+    """
 
     key: str
     head: str
     kind: str
     help: str
+    none: str = "?"
 
 
 def _count(value: Any) -> str:
@@ -103,7 +107,7 @@ def aligned(cells: Sequence[Sequence[str]], left: Sequence[bool]) -> list[str]:
 def cell(column: Column, row: Row) -> str:
     value = row.get(column.key)
     if value is None:
-        return "?"
+        return column.none
     return cut(clean(KINDS[column.kind](value)), CELL_LIMIT)
 
 

@@ -34,7 +34,7 @@ COLUMNS = (
     Column("streaming", "streaming", "count", "of these, the answer is under way"),
     Column("ttft_s", "TTFT", "time", "recent mean time to first token"),
     Column("gap_s", "gap", "time", "recent mean time between two chunks"),
-    Column("silent_s", "silent", "time", "since the last byte of an answer, while something is in flight"),
+    Column("silent_s", "silent", "time", "since the last byte of an answer, while something is in flight", ""),
     Column("rate", "starts/s", "number", "requests begun a second, over the last seconds"),
     Column("started", "started", "count", "requests begun since the programs were loaded"),
     Column("aborted", "aborted", "count", "requests that the client or the pod broke off"),

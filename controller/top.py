@@ -36,7 +36,7 @@ COLUMNS = (
     ),
     Column("picks", "picks", "count", "requests this controller sent there"),
     Column("kv", "KV", "share", "KV cache in use, as the engine says"),
-    Column("stale_s", "stale", "time", "how old the last measurement is, where it is too old to use"),
+    Column("stale_s", "stale", "time", "how old the last measurement is, where it is too old to use", ""),
     Column("state", "state", "text", "what speaks against it"),
 )
 

@@ -93,7 +93,7 @@ def how_to_look(ground: Ground, where: Home, page: str) -> list[str]:
     """What a curious person can do with a lab that is up."""
     ports = ground.ports
     enter = f"nsenter --net=/run/netns/{ground.node} " if ground.kind is Kind.NAMESPACES else ""
-    first = ground.pods[0]
+    first, measured = ground.pods[0], ground.pins is not None
     lines = [
         f"The lab is up. Ctrl-C or 'kill {os.getpid()}' takes it down.",
         f"  manifests  {where.manifests} (both daemons read changes)",
@@ -106,10 +106,10 @@ def how_to_look(ground: Ground, where: Home, page: str) -> list[str]:
         f"  load       {enter}{sys.executable} -m lab load --host {ground.node_ip} --port {ports.sonde}",
         f"  live page  {page}",
         f"  tables     {enter}{sys.executable} -m controller top --address {ground.node_ip}:{ports.metrics}",
+        *([f"             {enter}{sys.executable} -m agent top --address {ground.node_ip}:{ports.agent}"] * measured),
         f"  controller {enter}curl {ground.node_ip}:{ports.metrics}/metrics",
     ]
-    if ground.pins is not None:
-        lines.append(f"             {enter}{sys.executable} -m agent top --address {ground.node_ip}:{ports.agent}")
+    if measured:
         lines.append(f"  agent      {enter}curl {ground.node_ip}:{ports.agent_metrics}/metrics")
     lines.append(
         f"  knobs      {enter}curl {first.ip}:{ports.control}/lab/knobs -d "

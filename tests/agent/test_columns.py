@@ -34,6 +34,12 @@ def test_texts_stand_left_numbers_right_and_unknown_is_a_question_mark() -> None
     ]
 
 
+def test_what_need_not_be_there_leaves_its_place_empty() -> None:
+    column = Column("stale_s", "stale", "time", "age", none="")
+    assert columns.cell(column, {"stale_s": None}) == ""
+    assert columns.cell(column, {"stale_s": 2.0}) == "2.0s"
+
+
 def test_what_is_unknown_comes_last_whichever_way_it_is_sorted() -> None:
     assert names(Look("load")) == ["b", "long-name", "a"]
     assert names(Look("load", reverse=True)) == ["long-name", "b", "a"]
