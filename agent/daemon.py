@@ -19,11 +19,12 @@ from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Map
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
 import numpy as np
+from google.protobuf import json_format
 
 from agent import lookout, metrics_server, stream, tls
 from agent.cluster import folder
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from agent.cluster.watching import Health
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 PULSE_S = 0.1  # a controller takes no count that is older than 250 ms
 GAPS_EVERY = 5  # pulses between two looks at the gaps
@@ -116,8 +118,9 @@ async def _start(config: RunConfig, resources: ExitStack) -> tuple[_Agent, grpc.
         agent = _Agent(config, maps, root, clusters, followed)
         server, port = stream.make_server(agent.telemetry, config.bind, config.port, credentials)
         loop = asyncio.get_running_loop()
-        page = AgentPage(lambda: _ask(loop, agent)).page
-        metrics_port, close = metrics_server.serve(page, config.metrics_bind or config.bind, config.metrics_port)
+        page = AgentPage(lambda: _ask(loop, agent.snapshot)).page
+        bind = config.metrics_bind or config.bind
+        metrics_port, close = metrics_server.serve(page, bind, config.metrics_port, lambda: _ask(loop, agent.state))
         resources.callback(close)
     except (NotLoaded, LayoutMismatch, NoCgroup2, OSError) as error:
         raise StartError(str(error)) from error
@@ -175,11 +178,11 @@ def _cgroup_root(given: Path | None) -> Path:
     return root
 
 
-def _ask(loop: asyncio.AbstractEventLoop, agent: _Agent) -> Snapshot:
-    """A snapshot for a thread of the metrics server; made by the loop, which owns the state."""
+def _ask(loop: asyncio.AbstractEventLoop, make: Callable[[], T]) -> T:
+    """What `make` says, for a thread of the metrics server; made by the loop, which owns the state."""
 
-    async def answer() -> Snapshot:
-        return agent.snapshot()
+    async def answer() -> T:
+        return make()
 
     return asyncio.run_coroutine_threadsafe(answer(), loop).result(timeout=GRACE_S)
 
@@ -296,6 +299,11 @@ class _Agent:
             "problems": problems,
             "warnings": list(self._warnings.lines),
         }
+
+    def state(self) -> bytes:
+        """What a watcher would be sent now, as JSON."""
+        frame = self._view.frame(None, time.monotonic_ns())
+        return json_format.MessageToJson(frame, indent=None, preserving_proto_field_name=True).encode()
 
     def snapshot(self) -> Snapshot:
         """The state for one scrape of the metrics."""

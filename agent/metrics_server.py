@@ -1,7 +1,7 @@
-"""Serves one metrics page over HTTP from threads of its own; knows no metric.
+"""Serves one metrics page over HTTP from threads of its own, and the state as JSON beside it; knows no metric.
 
-`GET` of any path is the page, compressed for who accepts that. A page that cannot be made in time is a 503 with one
-line of why, never half a page: Prometheus would take what is missing for gone.
+`GET` of any path but /state is the page, compressed for who accepts that. A page that cannot be made in time is a 503
+with one line of why, never half a page: Prometheus would take what is missing for gone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from agent.exposition import CONTENT_TYPE, encoded
 log = logging.getLogger(__name__)
 
 Page = Callable[[], Iterable[str]]  # in pieces; may be called in any thread and in several at once; raises TimeoutError
+State = Callable[[], bytes]  # one JSON document, under the same conditions
+STATE_PATH = "/state"
 
 IDLE_LIMIT_S = 30.0  # a scraper that says nothing for so long loses its connection
 # the first level: a page is so repetitive that it shrinks to a twentieth, and the next levels take twice the time
@@ -29,9 +31,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True  # a scraper that hangs must not keep the daemon from ending
     request_queue_size = 16
 
-    def __init__(self, address: tuple[str, int], family: socket.AddressFamily, page: Page) -> None:
+    def __init__(self, address: tuple[str, int], family: socket.AddressFamily, page: Page, state: State | None) -> None:
         self.address_family = family
         self.page = page
+        self.state = state
         super().__init__(address, _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -46,6 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
+            if self.server.state is not None and self.path.partition("?")[0] == STATE_PATH:
+                self._answer(200, "application/json", self.server.state(), {"Cache-Control": "no-store"})
+                return
             body, more = packed(self.server.page(), self.headers.get("Accept-Encoding", ""))
         except TimeoutError:
             self._answer(503, "text/plain; charset=utf-8", b"the daemon is too busy to tell its metrics now\n", {})
@@ -86,11 +92,11 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-def serve(page: Page, bind: str, port: int) -> tuple[int, Callable[[], None]]:
+def serve(page: Page, bind: str, port: int, state: State | None = None) -> tuple[int, Callable[[], None]]:
     """Returns the port and what ends it. Raises OSError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        server = _Server((str(address[0]), port), family, page)
+        server = _Server((str(address[0]), port), family, page, state)
     except OSError as error:
         raise OSError(f"cannot listen at {bind}:{port} for metrics: {error.strerror or error}") from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="metrics", daemon=True)

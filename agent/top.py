@@ -1,4 +1,7 @@
-"""`sonde-agent top`: what the agent of a node streams, as a live table. Reads the running agent's own stream."""
+"""`sonde-agent top`: what the agent of a node streams, as a live table. Reads the running agent's own /state.
+
+Not its stream, which wants a controller's certificate: who may see the node's metrics may see this.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,15 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import grpc
+from google.protobuf import json_format
 
-from agent import terminal
+from agent import asking, terminal
 from agent.columns import Column
 from agent.proto import telemetry_pb2 as proto
-from agent.proto.telemetry_pb2_grpc import TelemetryStub
 from agent.terminal import Feed, Options, Seen
 
-RETRY_S = 1.0
 RATE_S = 5.0
 SILENT_S = 1.0  # worth a colour: in flight and no byte of an answer for so long
-OPTIONS = (
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
 
 COLUMNS = (
     Column("pod", "pod", "text", "its name"),
@@ -46,6 +41,8 @@ COLUMNS = (
     Column("running", "running", "count", "requests, as the engine says"),
     Column("queued", "queued", "count", "requests waiting, as the engine says"),
     Column("kv", "KV", "share", "KV cache in use, as the engine says"),
+    Column("utilization", "devices", "share", "mean utilization of its accelerators, where somebody tells", ""),
+    Column("fault", "fault", "text", "why requests on one of its accelerators fail", ""),
 )
 
 Key = tuple[str, str, int]
@@ -58,37 +55,32 @@ def parse(arguments: Sequence[str]) -> Options:
         description="The endpoints as a running agent streams them: a live table, or lines into a pipe.",
         allow_abbrev=False,
     )
-    terminal.add_flags(parser, "127.0.0.1:9431", COLUMNS)
+    terminal.add_flags(parser, "127.0.0.1:9432", COLUMNS)
     return terminal.options(parser.parse_args(arguments))
 
 
 def main(arguments: Sequence[str]) -> int:
     wanted = parse(arguments)
     feed = Feed()
-    return terminal.run("sonde-agent top", feed, lambda: follow(feed, wanted.address), COLUMNS, wanted)
+    return terminal.run("sonde-agent top", feed, lambda: follow(feed, wanted), COLUMNS, wanted)
 
 
-def follow(feed: Feed, address: str) -> None:
-    """Follows the agent for ever, coming back after whatever ended its stream."""
+def follow(feed: Feed, wanted: Options) -> None:
+    """Asks for ever; what fails is asked again."""
+    mirror = Mirror()
     while True:
-        mirror = Mirror()
         try:
-            with grpc.insecure_channel(address, options=OPTIONS) as channel:
-                stub = TelemetryStub(channel)  # type: ignore[no-untyped-call]
-                for frame in stub.Watch(proto.WatchRequest(subscriber="sonde-agent top")):
-                    now = time.monotonic()
-                    mirror.take(frame, now)
-                    feed.put(mirror.seen(now))
-            feed.fail(f"the agent at {address} ended its stream")
-        except grpc.RpcError as error:
-            feed.fail(problem(address, error))
-        time.sleep(RETRY_S)
-
-
-def problem(address: str, error: grpc.RpcError) -> str:
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
-        return f"no agent answers at {address}: is 'sonde-agent run' running there? --address names another"
-    return f"what answers at {address} is no agent's stream ({error.code().name}: {error.details()})"
+            frame = json_format.ParseDict(
+                asking.state(wanted.address, "agent"), proto.Frame(), ignore_unknown_fields=True
+            )
+            now = time.monotonic()
+            mirror.take(frame, now)
+            feed.put(mirror.seen(now))
+        except asking.NoDaemon as fault:
+            feed.fail(str(fault))
+        except json_format.ParseError as error:
+            feed.fail(f"what answers at {wanted.address} is no agent's metrics port ({error})")
+        time.sleep(wanted.interval_s)
 
 
 class Mirror:
@@ -100,9 +92,9 @@ class Mirror:
         self._starts: dict[Key, deque[tuple[float, int]]] = {}
 
     def take(self, frame: proto.Frame, now: float) -> None:
+        """A full frame."""
         self._node = frame.node
-        told = {(one.namespace, one.pod, one.port): one for one in frame.endpoints}
-        self._reports = told if frame.full else self._reports | told
+        self._reports = told = {(one.namespace, one.pod, one.port): one for one in frame.endpoints}
         self._starts = {key: self._starts.get(key, deque()) for key in self._reports}
         for key, one in told.items():
             if one.HasField("kernel"):
@@ -119,7 +111,7 @@ class Mirror:
     def seen(self, now: float) -> Seen:
         rows = [_row(one, rate(self._starts[key])) for key, one in sorted(self._reports.items())]
         facts = {"node": self._node}
-        alarms = frozenset(at for at, row in enumerate(rows) if (row["silent_s"] or 0.0) >= SILENT_S)
+        alarms = frozenset(at for at, row in enumerate(rows) if (row["silent_s"] or 0.0) >= SILENT_S or row["fault"])
         return Seen([_title(self._node, rows)], facts, rows, now, alarms)
 
 
@@ -146,6 +138,16 @@ def _row(one: proto.EndpointReport, starts_per_s: float | None) -> dict[str, Any
         **_kernel(one.kernel if one.HasField("kernel") else None),
         "rate": starts_per_s,
         **_engine(one.engine if one.HasField("engine") else None),
+        **_devices(one.devices),
+    }
+
+
+def _devices(devices: Sequence[proto.Device]) -> Mapping[str, Any]:
+    told = [one.utilization for one in devices if one.HasField("utilization")]
+    return {
+        "utilization": sum(told) / len(told) if told else None,
+        "fault": ", ".join(f"{one.id}: {one.fault}" for one in devices if one.fault) or None,
+        "devices": [{"id": one.id, "kind": one.kind, "fault": one.fault or None} for one in devices],
     }
 
 

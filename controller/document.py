@@ -7,7 +7,7 @@ never zero: an endpoint whose agent went silent has no in-flight, it has `stale_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -20,14 +20,6 @@ from controller.table import Node, Row, Table
 LINE_POINTS = 60
 REQUESTS = "requests"
 SECONDS = "s"
-
-
-class Device(msgspec.Struct, frozen=True):
-    """An accelerator of a pod, as far as anybody tells."""
-
-    name: str
-    healthy: bool | None = None
-    note: str = ""
 
 
 class AgentLine(msgspec.Struct, frozen=True):
@@ -64,7 +56,7 @@ class PodLine(msgspec.Struct, frozen=True):
     kv_cache_usage: float | None
     unshown: int
     picks: Mapping[str, int]
-    devices: tuple[Device, ...] = ()
+    fault: str = ""  # of an accelerator, with its id
 
 
 class Alternative(msgspec.Struct, frozen=True):
@@ -180,7 +172,7 @@ def _pod(row: Row, full_rank: float, now: float) -> PodLine:
         kv_cache_usage=engine.kv_cache_usage if engine else None,
         unshown=row.ledger.unshown,
         picks={reason.value: count for reason, count in row.picks.items()},
-        devices=_devices(row),
+        fault=row.fault,
     )
 
 
@@ -207,15 +199,6 @@ def _stale_at_s(row: Row, kernel: KernelSignal | None, engine: EngineSignal | No
         return None
     known = [signal.true_at_s for signal in (row.kernel, row.engine) if signal]
     return round(max(known), 1) if known else None
-
-
-def _devices(row: Row) -> tuple[Device, ...]:
-    """Nothing where nobody tells of devices: rows have them only from agents that report them."""
-    told: Iterable[object] = getattr(row, "devices", None) or ()
-    return tuple(
-        Device(str(getattr(one, "name", one)), getattr(one, "healthy", None), str(getattr(one, "note", "")))
-        for one in told
-    )
 
 
 def _pick(noted: Noted) -> PickLine:

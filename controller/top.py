@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent import terminal
+from agent import asking, terminal
 from agent.columns import Column
 from agent.terminal import Feed, Options, Seen
 from controller.document import SECONDS
 
-PATH = "/state"
-TIMEOUT_S = 3.0
-RETRY_S = 1.0
 RATE_S = 5.0
 Json = dict[str, Any]
 
@@ -63,30 +58,12 @@ def follow(feed: Feed, wanted: Options) -> None:
     history: deque[tuple[float, int]] = deque()
     while True:
         try:
-            document = fetch(wanted.address)
-            feed.put(seen(document, time.monotonic(), history))
-        except (OSError, http.client.HTTPException) as error:
-            feed.fail(f"no controller answers at {wanted.address} ({error}): is it running? --address names another")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            feed.fail(f"what answers at {wanted.address} is no controller's metrics port ({PATH}: {error})")
+            feed.put(seen(asking.state(wanted.address, "controller"), time.monotonic(), history))
+        except asking.NoDaemon as fault:
+            feed.fail(str(fault))
+        except (KeyError, TypeError, AttributeError) as error:
+            feed.fail(f"what answers at {wanted.address} is no controller's metrics port ({error})")
         time.sleep(wanted.interval_s)
-
-
-def fetch(address: str) -> Json:
-    """Raises OSError, HTTPException or ValueError."""
-    connection = http.client.HTTPConnection(address, timeout=TIMEOUT_S)
-    try:
-        connection.request("GET", PATH)
-        answer = connection.getresponse()
-        body = answer.read()
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise ValueError(f"status {answer.status}")
-    document = json.loads(body)
-    if not isinstance(document, dict):
-        raise ValueError("no JSON object")
-    return document
 
 
 def seen(document: Json, now: float, history: deque[tuple[float, int]]) -> Seen:
@@ -107,7 +84,7 @@ def row(pod: Mapping[str, Any], now_s: float) -> Json:
     if silent_at_s is not None:
         against[0] += f" {max(0.0, now_s - silent_at_s):.1f} s"
     against += [name for name, holds in (("unready", not pod["ready"]), ("terminating", pod["terminating"])) if holds]
-    against += [f"{one['name']} {one['note'] or 'unhealthy'}" for one in pod["devices"] if one["healthy"] is False]
+    against += [pod["fault"]] if pod["fault"] else []
     return {
         **{name: pod[name] for name in ("pod", "namespace", "node", "port", "address")},
         **{name: pod[name] for name in ("in_flight", "waiting", "streaming", "ttft_s", "gap_s", "source", "load")},

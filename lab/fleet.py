@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -19,7 +19,9 @@ from typing import Any
 
 import grpc.aio
 import yaml
+from google.protobuf import json_format
 
+from agent import metrics_server
 from agent.proto import telemetry_pb2_grpc
 from agent.proto.telemetry_pb2 import EndpointReport, Frame, KernelSignal, WatchRequest
 from lab import manifests, processes
@@ -78,21 +80,31 @@ class FleetNode(telemetry_pb2_grpc.TelemetryServicer):
     pods: list[FleetPod] = field(default_factory=list)
     _wakes: set[asyncio.Event] = field(default_factory=set)
     _server: grpc.aio.Server | None = None
+    _close_state: Callable[[], None] = lambda: None
 
     def ring(self) -> None:
         for wake in self._wakes:
             wake.set()
 
-    async def start(self, port: int) -> None:
+    def frame(self) -> Frame:
+        now = time.monotonic()
+        return Frame(node=self.name, full=True, endpoints=[pod.report(now) for pod in self.pods])
+
+    def state(self) -> bytes:
+        return json_format.MessageToJson(self.frame(), preserving_proto_field_name=True).encode()
+
+    async def start(self, port: int, state_port: int) -> None:
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         telemetry_pb2_grpc.add_TelemetryServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         self._server.add_insecure_port(f"{self.ip}:{port}")
         await self._server.start()
+        _, self._close_state = metrics_server.serve(lambda: (), self.ip, state_port, self.state)
 
     async def stop(self) -> None:
         """As a node that is switched off: every stream breaks."""
         if self._server:
             await self._server.stop(None)
+            await asyncio.to_thread(self._close_state)
             self._server = None
 
     async def Watch(self, request: WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[Frame]:
@@ -100,8 +112,7 @@ class FleetNode(telemetry_pb2_grpc.TelemetryServicer):
         self._wakes.add(wake)
         try:
             while True:
-                now = time.monotonic()
-                yield Frame(node=self.name, full=True, endpoints=[pod.report(now) for pod in self.pods])
+                yield self.frame()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(BEAT_S):
                         await wake.wait()
@@ -114,7 +125,8 @@ class FleetNode(telemetry_pb2_grpc.TelemetryServicer):
 class Fleet:
     """All of them, on addresses of 127.0.0.0/8 where nothing else listens."""
 
-    port: int  # of the agents
+    port: int  # of the agents' streams
+    state_port: int  # of their metrics
     nodes: Sequence[FleetNode]
 
     @property
@@ -151,7 +163,7 @@ class Fleet:
         self.write(folder)
         try:
             for node in self.nodes:
-                await node.start(self.port)
+                await node.start(self.port, self.state_port)
             yield
         finally:
             for node in self.nodes:
@@ -167,7 +179,7 @@ def fleet(pods: int, per_node: int = 8) -> Fleet:
         )
         for start in range(0, pods, per_node)
     ]
-    return Fleet(free_port(), nodes)
+    return Fleet(free_port(), free_port(), nodes)
 
 
 def free_port() -> int:

@@ -106,7 +106,10 @@ def how_to_look(ground: Ground, where: Home, page: str) -> list[str]:
         f"  load       {enter}{sys.executable} -m lab load --host {ground.node_ip} --port {ports.sonde}",
         f"  live page  {page}",
         f"  tables     {enter}{sys.executable} -m controller top --address {ground.node_ip}:{ports.metrics}",
-        *([f"             {enter}{sys.executable} -m agent top --address {ground.node_ip}:{ports.agent}"] * measured),
+        *(
+            [f"             {enter}{sys.executable} -m agent top --address {ground.node_ip}:{ports.agent_metrics}"]
+            * measured
+        ),
         f"  controller {enter}curl {ground.node_ip}:{ports.metrics}/metrics",
     ]
     if measured:

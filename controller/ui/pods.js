@@ -125,9 +125,7 @@ export function badges(pod, clock) {
   if (pod.terminating) found.push(["warn", "terminating"]);
   if (pod.stale_at_s !== null) found.push(["warn", `stale ${clock.since(pod.stale_at_s)}`]);
   else if (pod.in_flight === null) found.push(["warn", "not measured"]);
-  for (const device of pod.devices) {
-    if (device.healthy === false) found.push(["bad", `${device.name} ${device.note || "unhealthy"}`]);
-  }
+  if (pod.fault) found.push(["bad", `lost device ${pod.fault}`]);
   return found;
 }
 
@@ -142,10 +140,7 @@ function details(pod, clock, unit) {
   ];
   if (pod.kv_cache_usage !== null) facts.push(["KV cache in use", `${(100 * pod.kv_cache_usage).toFixed(0)} %`]);
   if (pod.stale_at_s !== null) facts.push(["last measured", `${clock.since(pod.stale_at_s)} ago`]);
-  for (const device of pod.devices) {
-    const health = device.healthy === null ? "health unknown" : device.healthy ? "healthy" : "unhealthy";
-    facts.push(["device", `${device.name}, ${device.note || health}`]);
-  }
+  if (pod.fault) facts.push(["lost device", pod.fault]);
   return facts;
 }
 

@@ -84,3 +84,18 @@ def test_it_ends_while_a_client_holds_its_connection() -> None:
     ):
         connection.request("GET", "/metrics")
         assert connection.getresponse().read() == PAGE
+
+
+def test_the_state_is_json_beside_the_page() -> None:
+    port, close = serve(lambda: PIECES, "127.0.0.1", 0, lambda: b'{"node": "n"}')
+    try:
+        status, headers, body = ask(port, "/state")
+        assert (status, headers["content-type"], body) == (200, "application/json", b'{"node": "n"}')
+        assert ask(port, "/metrics")[2] == PAGE
+    finally:
+        close()
+
+
+def test_without_a_state_its_path_is_the_page_as_any_other() -> None:
+    with served(lambda: PIECES) as port:
+        assert ask(port, "/state")[2] == PAGE

@@ -309,7 +309,7 @@ def test_an_agent_that_is_gone_is_shown_with_its_age_and_never_as_zero(tmp_path:
             )
             assert await site.text("llm-001", ".text") == "0 in flight · 0 waiting · 0 streaming"
             await site.page.screenshot(SHOTS / "live-page-stale.png")
-            await fleet.nodes[1].start(fleet.port)
+            await fleet.nodes[1].start(fleet.port, fleet.state_port)
             await site.shows("llm-003", "0 in flight")
 
     run(body(), LIMIT_S, debug=False)

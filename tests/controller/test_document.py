@@ -11,7 +11,7 @@ import pytest
 from controller.document import LINE_POINTS, Document, Summary, document, longer, split
 from controller.lastpicks import LastPicks
 from controller.model import AgentGone, ClusterChanged, FrameReceived, Request
-from controller.pick import STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
+from controller.pick import LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
 from controller.picker import Picker
 from controller.table import KERNEL_BROKEN_S, KERNEL_SILENCE_S, Table
 from tests.controller.known import cluster, engine, frame, kernel, pod, report, table
@@ -89,11 +89,19 @@ def test_a_stalled_pod_says_since_when_and_that_it_counts_against_it() -> None:
         (3.0, (3.0, ())),
         (STALLED_STEP + 2, (2.0, ("stalled",))),
         (UNREADY_STEP, (0.0, ("unready",))),
+        (LOST_STEP + 1, (1.0, ("lost device",))),
         (TERMINATING_STEP + UNREADY_STEP + STALLED_STEP + 7, (7.0, ("terminating", "unready", "stalled"))),
     ],
 )
 def test_a_rank_is_taken_apart(rank: float, apart: tuple[float, tuple[str, ...]]) -> None:
     assert split(rank) == apart
+
+
+def test_a_lost_accelerator_is_named() -> None:
+    made = table(pod("a"))
+    made.apply(FrameReceived("node-1", True, [report("a", kernel(1), fault="GPU-1: Xid 79")]), 0.0)
+    (line,) = seen(made, 0.1).pods
+    assert (line.fault, line.rank, line.against) == ("GPU-1: Xid 79", 1, ("lost device",))
 
 
 def test_picks_show_where_they_went_and_what_the_others_would_have_cost() -> None:

@@ -122,4 +122,4 @@ def test_what_is_no_controller_is_said_to_be_none() -> None:
         server.shutdown()
         thread.join()
     assert done.returncode == 1
-    assert "is no controller's metrics port (/state: 'summary')" in done.stderr
+    assert "is no controller's metrics port ('summary')" in done.stderr

@@ -22,7 +22,7 @@ def test_the_agents_table_lives_sorts_finds_pauses_and_explains(tmp_path: Path) 
         fleet = fleets.fleet(3)
         (node,) = fleet.nodes
         async with fleet.serving(tmp_path):
-            address = f"{node.ip}:{fleet.port}"
+            address = f"{node.ip}:{fleet.state_port}"
             async with tmux.running("agent", "top", "--address", address, "--interval", "0.1") as terminal:
                 screen = await terminal.until("llm-003")
                 assert "sonde-agent  node node-01  3 endpoints  0 in flight" in screen
@@ -61,14 +61,14 @@ def test_the_agents_table_says_when_it_lost_the_agent_and_goes_on_when_it_is_bac
         (node,) = fleet.nodes
         async with (
             fleet.serving(tmp_path),
-            tmux.running("agent", "top", "--address", f"{node.ip}:{fleet.port}") as terminal,
+            tmux.running("agent", "top", "--address", f"{node.ip}:{fleet.state_port}") as terminal,
         ):
             await terminal.until("llm-002")
             await node.stop()
             await terminal.until("LOST, last heard ")
             assert pods(await terminal.screen()) == ["llm-001", "llm-002"]
             node.pods[0].move(7, 7)
-            await node.start(fleet.port)
+            await node.start(fleet.port, fleet.state_port)
             await terminal.until("7 in flight")
             assert "LOST" not in await terminal.until("q ends")
 
@@ -81,7 +81,7 @@ def test_the_table_fits_any_window_and_scrolls(tmp_path: Path) -> None:
         (node,) = fleet.nodes
         async with (
             fleet.serving(tmp_path),
-            tmux.running("agent", "top", "--address", f"{node.ip}:{fleet.port}") as terminal,
+            tmux.running("agent", "top", "--address", f"{node.ip}:{fleet.state_port}") as terminal,
         ):
             await terminal.until("llm-001")
             await terminal.do("resize-window", "-x", "40", "-y", "10")
@@ -135,7 +135,7 @@ def test_a_name_cannot_give_the_terminal_orders(tmp_path: Path) -> None:
         fleet.pods[1].name = "\x1b[2J\x1b]0;owned\x07\r\nevil"
         async with (
             fleet.serving(tmp_path),
-            tmux.running("agent", "top", "--address", f"{node.ip}:{fleet.port}") as terminal,
+            tmux.running("agent", "top", "--address", f"{node.ip}:{fleet.state_port}") as terminal,
         ):
             screen = await terminal.until("evil")
             assert "llm-001" in screen
