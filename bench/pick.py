@@ -51,6 +51,7 @@ def reserve(fleet: Fleet, at: int, job: Job) -> None:
 def cost_us(name: str, size: int) -> tuple[float, float]:
     """The best and the median round."""
     policy, rng, fleet = POLICIES[name], Random(1), busy_fleet(size)
+    fleet.tracked = True
     memory = policy.new()
     jobs = [Job(rng.uniform(10, 4000), uncached=np.full(size, rng.uniform(10, 4000))) for _ in range(8)]
     rounds = []
@@ -60,12 +61,9 @@ def cost_us(name: str, size: int) -> tuple[float, float]:
             job = jobs[turn & 7]
             at = policy.choose(fleet, job, rng, memory)
             reserve(fleet, at, job)
+            fleet.touch(at)
             if turn % CHANGED == 0:
                 fleet.touched = None
-            elif fleet.touched is None:
-                fleet.touched = set()
-            if fleet.touched is not None:
-                fleet.touched.add(at)
         rounds.append((time.process_time() - began) / CHOICES * 1e6)
     return min(rounds), statistics.median(rounds)
 

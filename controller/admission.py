@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from controller.classes import SHED, STANDARD, Refusal
 from controller.engines import SCRAPES_PER_S
 from controller.model import Request
+from controller.row import Row
 from controller.saturation import Limits, Load, at_pace, ceiling, is_saturated, limits, pressure, queue_of
-from controller.table import Row, Table
+from controller.table import Table
 
 PRESSURE_FOR_S = 0.01  # so long a pool's pressure is taken as it was: walking all of a large one costs more than a pick
 

@@ -129,7 +129,8 @@ class Agents:
 
 def frame_event(frame: proto.Frame, now: float) -> FrameReceived:
     """A frame as an event: ages become times of the controller's clock."""
-    return FrameReceived(frame.node, frame.full, [_report(report, now) for report in frame.endpoints])
+    true_at_s = now - frame.age_us * 1e-6 if frame.HasField("age_us") else None
+    return FrameReceived(frame.node, frame.full, [_report(report, now) for report in frame.endpoints], true_at_s)
 
 
 def _report(report: proto.EndpointReport, now: float) -> Report:
@@ -156,6 +157,11 @@ def _kernel(signal: proto.KernelSignal, now: float) -> KernelSignal:
         progress_at_s=progress_at_s,
         usual_ttft_s=signal.usual_ttft_us * 1e-6 if signal.HasField("usual_ttft_us") else None,
         usual_gap_s=signal.usual_gap_us * 1e-6 if signal.HasField("usual_gap_us") else None,
+        low_gap_s=signal.low_gap_us * 1e-6 if signal.HasField("low_gap_us") else None,
+        srtt_s=signal.srtt_us * 1e-6 if signal.HasField("srtt_us") else None,
+        completed=signal.completed,
+        failed=signal.status_5xx + signal.server_aborted,
+        chunks=signal.chunks,
     )
 
 

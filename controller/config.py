@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from controller.exchange import ASSUMED_MODES
-from controller.pick import POLICIES
+from controller.policies.registry import POLICIES
 from controller.tls import CERTIFICATE, KEY
 
 SHORTEST_REFRESH_S = 0.001

@@ -41,8 +41,8 @@ from controller.exchange import ASSUMED_MODES
 from controller.live import Board, Live
 from controller.metrics import ControllerPage
 from controller.model import Address, ClusterChanged, Event, address_of
-from controller.pick import POLICIES
 from controller.picker import Picker
+from controller.policies.registry import POLICIES
 from controller.saturation import LimitError
 from controller.snapshot import Snapshot, Totals, snapshot
 from controller.table import Table
@@ -139,7 +139,8 @@ class _Controller:
         config = self.config
         self.rng = Random(config.seed)
         self.table = Table(config.pool_group, config.pool_namespace, config.pool_name)
-        self.picker = Picker(self.table, POLICIES[config.policy], self.rng, max_endpoints=config.max_endpoints)
+        policy = POLICIES[config.policy]
+        self.picker = Picker(self.table, policy, self.rng, max_endpoints=config.max_endpoints)
         manner = extproc.Manner(assumed_mode=ASSUMED_MODES[config.request_body_mode], hooks=config.conformance_hooks)
         self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner, _gate(config.policy))
 
@@ -301,7 +302,8 @@ class _Controller:
             exchanges_open=self.processor.open,
             agents_connected=self.agents.traffic.connected if self.agents else 0,
         )
-        return document.document(self.table, self.picker.last, summary, time.monotonic())
+        now = time.monotonic()
+        return document.document(self.table, self.picker.ranks(now), self.picker.last, summary, now)
 
     def _totals(self) -> Totals:
         traffic = self.agents.traffic if self.agents else None

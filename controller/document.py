@@ -14,8 +14,9 @@ import msgspec
 from controller.health import State
 from controller.lastpicks import LastPicks, Noted
 from controller.model import EngineSignal, KernelSignal
-from controller.pick import LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
-from controller.table import Node, Row, Table
+from controller.pick import STEPS
+from controller.row import Node, Row
+from controller.table import Table
 
 LINE_POINTS = 60
 REQUESTS = "requests"
@@ -99,9 +100,8 @@ class Document(msgspec.Struct, frozen=True):
     picks: tuple[PickLine, ...]
 
 
-def document(table: Table, last: LastPicks, summary: Summary, now: float) -> Document:
-    """To be made by the table's owner; it may then be read by any thread."""
-    ranks = table.ranks(now)
+def document(table: Table, ranks: Sequence[float], last: LastPicks, summary: Summary, now: float) -> Document:
+    """To be made by the table's owner; it may then be read by any thread. `ranks` are those of a usual request."""
     return Document(
         round(now, 3),
         summary,
@@ -130,16 +130,11 @@ def _agent(name: str, node: Node | None, now: float) -> AgentLine:
 def split(rank: float) -> tuple[float, tuple[str, ...]]:
     """The steps of a rank, by name, apart from its load."""
     against = []
-    for step, name in (
-        (LOST_STEP, "lost device"),
-        (TERMINATING_STEP, "terminating"),
-        (UNREADY_STEP, "unready"),
-        (STALLED_STEP, "stalled"),
-    ):
+    for step, name in STEPS:
         if rank >= step:
             rank -= step
             against.append(name)
-    return round(rank, 2), tuple(against)
+    return round(rank, 4), tuple(against)
 
 
 def _pod(row: Row, full_rank: float, now: float) -> PodLine:

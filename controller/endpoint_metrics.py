@@ -106,8 +106,8 @@ _LOAD = gauge(
 )
 _AGE = gauge(
     "sonde_controller_signal_age_seconds",
-    "How long ago an endpoint's signal was true, by source. Kernel signals are below 0.1 s to 1 s old; from 2.5 s on "
-    "they are not used.",
+    "How long ago an endpoint's signal was true, by source. A kernel's count is some milliseconds to 0.15 s old; from "
+    "0.25 s on it is not used, from 2 s on nothing is.",
     *_ENDPOINT,
     "source",
 )
@@ -136,6 +136,19 @@ _EACH = (
         "It gets no requests while another can take them.",
         lambda e: e.state is not State.FINE,
     ),
+    _each(
+        "endpoint_speed_ratio",
+        "Time the endpoint takes for a decode step as a ratio to the pool's median, learned from its own gaps between "
+        "tokens: above 1 is slower. Differences within 13 % count as none.",
+        lambda e: e.speed,
+    ),
+    _each(
+        "endpoint_ejected",
+        "1 if requests to the endpoint failed several times in a row, so that it gets none for a while.",
+        lambda e: e.ejected,
+    ),
+    _each("endpoint_failure_ratio", "Share of failures among the endpoint's last requests.", lambda e: e.failures),
+    _each("endpoint_cold", "1 while the endpoint is new and gets less than its share.", lambda e: e.cold),
     _each("endpoint_usual_ttft_seconds", "Recent mean time to first token, by the kernel.", lambda e: e.usual_ttft_s),
     _each(
         "endpoint_usual_gap_seconds",
@@ -159,15 +172,16 @@ _MISSES = counter(
 )
 _PICKS = counter(
     "sonde_controller_picks_total",
-    "Picks by pod and reason: fewest (requests), tie (drawn among several), only (one endpoint there), stalled or "
-    "unready (nothing better left), round-robin and random (by policy).",
+    "Picks by pod and reason: cheapest (by price), prefix or adapter (for what is cached or loaded there), least-work "
+    "(too few kernels tell), tie (drawn among several), only (one endpoint there), stalled (nothing better left), rule "
+    "(by another policy).",
     "endpoint_pod",
     "reason",
 )
 
 _FRAME_AGE = gauge(
     "sonde_controller_agent_frame_age_seconds",
-    "Time since the agent of a node last sent anything. Frames come at least each second; from 2.5 s on its numbers "
+    "Time since the agent of a node last sent anything. Frames come ten times a second; from 0.25 s on its counts "
     "are not used.",
     "node",
 )

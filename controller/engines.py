@@ -21,7 +21,8 @@ from agent.engines.scrape import ScrapeError, Scraper
 from controller.agents import Emit
 from controller.backoff import backoff_s
 from controller.model import Address, Endpoint, EngineScraped, EngineSignal
-from controller.table import Row, Table
+from controller.row import Row
+from controller.table import Table
 
 log = logging.getLogger(__name__)
 

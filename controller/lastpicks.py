@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controller.model import Reason
-from controller.table import Row
+from controller.row import Row
 
 KEPT = 12
 # Under load only so many are noted: nobody reads more, and a copy of all ranks for each pick would cost.
@@ -48,6 +48,10 @@ class LastPicks:
     def __init__(self) -> None:
         self._noted: deque[Noted] = deque(maxlen=KEPT)
         self._next_s = 0.0
+
+    def wants(self, now: float) -> bool:
+        """Whether note() would keep a pick."""
+        return now >= self._next_s
 
     def note(
         self,

@@ -71,6 +71,11 @@ class KernelSignal:
     progress_at_s: float | None  # last response byte, or when in_flight left 0; None when idle
     usual_ttft_s: float | None
     usual_gap_s: float | None
+    low_gap_s: float | None = None  # lower quartile of the gaps of about the last second
+    srtt_s: float | None = None
+    completed: int = 0
+    failed: int = 0  # answered with 5xx, or ended by the server before the answer was whole
+    chunks: int = 0  # pieces of answers, about one a token where they are streamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,7 @@ class FrameReceived:
     node: str
     full: bool
     reports: Sequence[Report]
+    true_at_s: float | None = None  # what is not reported was still so then; None: it is not told
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +170,15 @@ class Source(StrEnum):
 class Reason(StrEnum):
     """Why an endpoint was picked; a label value of sonde_controller_picks_total."""
 
-    FEWEST = "fewest"
-    TIE = "tie"  # drawn among several with the fewest
+    CHEAPEST = "cheapest"  # by its price in seconds
+    PREFIX = "prefix"  # for what it has in its cache; another one was cheaper without
+    ADAPTER = "adapter"  # for the adapter it has loaded; another one was cheaper without
+    LEAST_WORK = "least-work"  # too few kernels tell: by the work in flight
+    TIE = "tie"  # drawn among several of the lowest price
     ONLY = "only"  # nothing to choose from
-    STALLED = "stalled"  # every ready endpoint is stalled
-    UNREADY = "unready"  # no endpoint is ready
-    LOST = "lost"  # every endpoint's pod has lost an accelerator
-    ROUND_ROBIN = "round-robin"
-    RANDOM = "random"
+    STALLED = "stalled"  # every ready endpoint is stalled or ejected
+    LOST = "lost"  # every ready endpoint's pod has lost an accelerator
+    RULE = "rule"  # by another rule than ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,29 @@
-"""From a request to an endpoint: the table's ranks, the policy's choice, the reservation, the counts.
+"""From a request to an endpoint: what it is to each, the policy's choice, the reservation, the counts.
 
-Owns the order of these steps and the turn and chance of policies; refuses to know protocols. Time is an argument.
+Owns the order of these steps and the chance and memory of the policy; refuses to know protocols. Time is an argument.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
+import numpy as np
+
+from controller import reasons
+from controller.affinity import Affinity
 from controller.lastpicks import LastPicks
-from controller.model import Address, Request, Source
-from controller.pick import UNREADY_STEP, Policy, sonde
+from controller.model import Address, Reason, Request, Source
+from controller.policies.admission import Budgets, admits
+from controller.policies.fleet import UNREADY, Fleet, Job, Policy
+from controller.policies.price import SONDE, Forecast, Prices, forecast
 from controller.reservations import Reservation
-from controller.table import Row, Table
+from controller.row import Row
+from controller.table import Table
+
+NO_FORECAST = Forecast(0.0, 0.0, 0.0, 0.0, False)
 
 
 @dataclass(slots=True)
@@ -36,10 +45,11 @@ class Pick:
         """The gateway tells which endpoint answered. If it is another, ours did not take the request."""
         if address == self.row.endpoint.address:
             return
-        self.table.miss(self.row, self.reservation, now)
+        before = self.reservation
+        self.table.miss(self.row, before, now)
         other = self.table.row(address)
         if other and other.source is not Source.KERNEL:  # a kernel has shown the request already
-            self.row, self.reservation = other, self.table.reserve(other, now)
+            self.row, self.reservation = other, self.table.reserve(other, now, before.tokens, before.uncached)
 
     def drop(self, now: float) -> None:
         """The request was not sent."""
@@ -55,36 +65,100 @@ class Pick:
 
 
 @dataclass(slots=True)
+class Proposal:
+    """An endpoint for a request, not yet taken."""
+
+    request: Request
+    job: Job  # of the whole fleet
+    row: Row
+    reason: Reason
+    forecast: Forecast
+    fallbacks: tuple[Address, ...]
+
+
+@dataclass(slots=True)
 class Picker:
     table: Table
-    policy: Policy = sonde
+    policy: Policy = SONDE
     rng: Random = field(default_factory=Random)
     turn: int = 0
     last: LastPicks = field(default_factory=LastPicks)
     max_endpoints: int = 1  # one, and so many less one to fall back on
+    affinity: Affinity = field(default_factory=Affinity)
+    budgets: Budgets = field(default_factory=Budgets)
+    memory: Any = None
+
+    def __post_init__(self) -> None:
+        self.memory = self.policy.new()
 
     def pick(self, request: Request, now: float) -> Pick | None:
         """An endpoint, reserved; None if none is ready, or none that the gateway allows."""
-        ranks = self.table.ranks(now)
-        among = None
-        if request.subset is not None:
-            among = self.table.indexes(request.subset)
-            ranks = [ranks[index] for index in among]
-        if not ranks:
-            return None
-        at, reason = self.policy(ranks, self.rng, self.turn)
-        if ranks[at] >= UNREADY_STEP:
-            return None
-        self.turn += 1
-        rows = self.table.rows if among is None else [self.table.rows[index] for index in among]
-        row = rows[at]
-        row.picks[reason] = row.picks.get(reason, 0) + 1
-        self.last.note(now, reason, self.table.rows, ranks, at, among)
-        others = self._others(ranks, at) if self.max_endpoints > 1 else []
-        fallbacks = tuple(rows[other].endpoint.address for other in others)
-        return Pick(self.table, row, self.table.reserve(row, now), fallbacks)
+        proposal = self.propose(request, now)
+        return None if proposal is None else self.take(proposal, now)
 
-    def _others(self, ranks: Sequence[float], at: int) -> list[int]:
+    def propose(self, request: Request, now: float, job: Job | None = None) -> Proposal | None:
+        """The endpoint that would be picked now. `job`: from an earlier proposal for the same request."""
+        table = self.table
+        table.refresh(now)
+        fleet = table.fleet
+        fleet.now_s = now
+        among = self._among(request)
+        if not len(fleet) or among == []:
+            return None
+        if job is None or (job.uncached is not None and len(job.uncached) != len(fleet)):
+            job = self.affinity.job(request, fleet)
+        seen, seen_job = (fleet, job) if among is None else (fleet.part(among), job.part(among))
+        at = self.policy.choose(seen, seen_job, self.rng, self.memory)
+        if seen.standing[at] >= UNREADY:
+            return None
+        row = table.rows[at if among is None else among[at]]
+        reason = reasons.reason(seen, seen_job, at, self.memory)
+        if self.last.wants(now):
+            self.last.note(now, reason, table.rows, self._ranks(seen), at, among)
+        fallbacks = self._fallbacks(seen, at, among) if self.max_endpoints > 1 else ()
+        told = forecast(seen_job, self.memory, at) if isinstance(self.memory, Prices) else NO_FORECAST
+        return Proposal(request, job, row, reason, told, fallbacks)
+
+    def admits(self, proposal: Proposal, waited_s: float = 0.0) -> bool:
+        """Whether the request may be sent there now, by what it would get."""
+        return admits(proposal.forecast, proposal.job.priority, self.budgets, waited_s)
+
+    def take(self, proposal: Proposal, now: float) -> Pick:
+        """Reserves what was proposed just now."""
+        job, row, fleet = proposal.job, proposal.row, self.table.fleet
+        self.turn += 1
+        row.picks[proposal.reason] = row.picks.get(proposal.reason, 0) + 1
+        uncached = self.affinity.sent(proposal.request, job, row, fleet)
+        reservation = self.table.reserve(row, now, job.prompt_tokens, uncached)
+        self.policy.sent(fleet, row.index, job, self.memory)
+        return Pick(self.table, row, reservation, proposal.fallbacks)
+
+    def ranks(self, now: float) -> list[float]:
+        """What each endpoint would cost a usual request, with the steps of what speaks against it; for people."""
+        self.table.refresh(now)
+        fleet = self.table.fleet
+        fleet.now_s = now
+        if not isinstance(self.memory, Prices):
+            return self.table.ranks(now)
+        return reasons.usual_ranks(fleet, Job(fleet.mean_prompt_tokens))
+
+    def _among(self, request: Request) -> list[int] | None:
+        """The endpoints that the gateway allows; None: all."""
+        if request.subset is None:
+            return None
+        among = self.table.indexes(request.subset)
+        return None if among and len(among) == len(self.table.rows) else among
+
+    def _ranks(self, seen: Fleet) -> Sequence[float]:
+        if isinstance(self.memory, Prices):
+            return reasons.ranks(seen, self.memory.price_s)
+        return reasons.ranks(seen, np.nan_to_num(seen.in_flight, nan=0.0))
+
+    def _fallbacks(self, seen: Fleet, at: int, among: Sequence[int] | None) -> tuple[Address, ...]:
         """The next best that are ready, best first."""
-        ready = (index for index, rank in enumerate(ranks) if index != at and rank < UNREADY_STEP)
-        return heapq.nsmallest(self.max_endpoints - 1, ready, key=ranks.__getitem__)
+        ranks = np.asarray(self._ranks(seen))
+        ranks[at] = np.inf
+        best = ranks.argsort(kind="stable")[: self.max_endpoints - 1].tolist()
+        rows = self.table.rows
+        chosen = [index for index in best if seen.standing[index] < UNREADY and ranks[index] < np.inf]
+        return tuple(rows[index if among is None else among[index]].endpoint.address for index in chosen)

@@ -11,6 +11,11 @@ questions are asked, one for each kind of measurement:
 - `since(t)`: picks younger than an engine's page.
 - `own`: picks that are not over as far as the gateway's streams tell, where nothing is measured.
 
+Each carries the prompt tokens that its endpoint has to compute. Those of requests before their first byte are the
+endpoint's queue: engines compute prompts in the order in which they come, so when the kernel counts w requests that
+wait, the youngest w of ours are taken to be among them. Where nothing is measured a prompt is taken to be done after
+a time (PROMPT_S and its tokens at a slow engine's pace).
+
 How a reservation goes: `drop` (the request was never sent: no trace is left), `end` (the stream closed with the
 response: it counts no more, but if the kernel has not shown it yet, its start is still to be expected and must not
 be taken for a younger one's), `detach` (the stream closed before the response, as in FULL_DUPLEX_STREAMED without
@@ -26,6 +31,8 @@ SHOWN_LIMIT_S = 2.0
 DETACHED_LIMIT_S = 10.0
 # From the pick until pod and engine have seen the request: gateway, network, the engine's own step.
 ARRIVAL_S = 0.05
+PROMPT_S = 0.1
+PROMPT_TOKEN_S = 1e-4
 
 
 class _State(Enum):
@@ -38,11 +45,14 @@ class _State(Enum):
 class Reservation:
     """One pick. Give it back to its ledger by exactly one of drop, end, detach; what comes later does nothing."""
 
-    __slots__ = ("ledger", "made_at_s", "shown", "state")
+    __slots__ = ("ledger", "made_at_s", "queued", "shown", "state", "tokens", "uncached")
 
-    def __init__(self, ledger: Ledger, made_at_s: float) -> None:
+    def __init__(self, ledger: Ledger, made_at_s: float, tokens: float = 0.0, uncached: float = 0.0) -> None:
         self.ledger = ledger
         self.made_at_s = made_at_s
+        self.tokens = tokens
+        self.uncached = uncached
+        self.queued = True  # before its first byte, as far as known
         self.state = _State.OPEN
         self.shown = False
 
@@ -50,10 +60,24 @@ class Reservation:
 class Ledger:
     """The reservations of one endpoint."""
 
-    __slots__ = ("_detached", "_expected", "_open", "_recent", "unshown")
+    __slots__ = (
+        "_detached",
+        "_expected",
+        "_open",
+        "_queue",
+        "_recent",
+        "own_tokens",
+        "own_waiting",
+        "queued_tokens",
+        "unshown",
+    )
 
     def __init__(self) -> None:
         self.unshown = 0
+        self.own_tokens = 0.0
+        self.own_waiting = 0
+        self.queued_tokens = 0.0
+        self._queue: deque[Reservation] = deque()  # whose first byte is to come, oldest first; some are over
         self._open = 0
         self._detached = 0
         self._expected: deque[Reservation] = deque()  # whose start the kernel has not shown, oldest first
@@ -68,10 +92,14 @@ class Ledger:
         """Of own: those whose stream is open, so that they are in flight for certain."""
         return self._open
 
-    def reserve(self, now: float) -> Reservation:
-        made = Reservation(self, now)
+    def reserve(self, now: float, tokens: float = 0.0, uncached: float = 0.0) -> Reservation:
+        made = Reservation(self, now, tokens, uncached)
         self._open += 1
         self.unshown += 1
+        self.own_tokens += tokens
+        self.own_waiting += 1
+        self.queued_tokens += uncached
+        self._queue.append(made)
         self._expected.append(made)
         self._recent.append(made)
         return made
@@ -99,12 +127,33 @@ class Ledger:
         if not made.shown:
             self.unshown -= 1
         made.state = state
+        self._forget(made)
 
-    def show(self, starts: int, until_s: float) -> None:
-        """The kernel counted so many more starts up to a time."""
-        expected = self._expected
-        while starts > 0 and expected and expected[0].made_at_s <= until_s:
-            starts -= self._show_oldest()
+    def _forget(self, made: Reservation) -> None:
+        """It is over, as far as its tokens go."""
+        self.own_tokens = max(0.0, self.own_tokens - made.tokens) if self.own else 0.0
+        self._begin(made)
+
+    def _begin(self, made: Reservation) -> None:
+        """Its first byte has come."""
+        if not made.queued:
+            return
+        made.queued = False
+        self.own_waiting -= 1
+        self.queued_tokens = max(0.0, self.queued_tokens - made.uncached) if self.own_waiting else 0.0
+
+    def answered(self, waiting: int) -> None:
+        """The kernel counts so many requests before their first byte, whosesoever."""
+        queue = self._queue
+        while queue and (not queue[0].queued or (queue[0].shown and self.own_waiting - self.unshown > waiting)):
+            self._begin(queue.popleft())
+
+    def show(self, starts: int, until_s: float) -> int:
+        """The kernel counted so many more starts up to a time; returns how many of them are taken to be ours."""
+        expected, left = self._expected, starts
+        while left > 0 and expected and expected[0].made_at_s <= until_s:
+            left -= self._show_oldest()
+        return starts - left
 
     def show_all(self, until_s: float) -> None:
         """The kernel counts this endpoint from now on: what is older than its first reading is in that reading."""
@@ -128,14 +177,24 @@ class Ledger:
             count += made.state in (_State.OPEN, _State.DETACHED)
         return count
 
-    def expire(self, now: float) -> None:
+    def expire(self, now: float) -> int:
+        """Lets go what time has settled; returns how many that were sent the kernel has never shown."""
+        unseen = 0
         while self._expected and now >= self._expected[0].made_at_s + SHOWN_LIMIT_S:
-            self._show_oldest()
+            unseen += self._show_oldest()
+        while self._queue and (not self._queue[0].queued or self._is_computed(self._queue[0], now)):
+            self._begin(self._queue.popleft())
         while self._recent and now >= self._recent[0].made_at_s + DETACHED_LIMIT_S:
             oldest = self._recent.popleft()
             if oldest.state is _State.DETACHED:
                 self._detached -= 1
                 oldest.state = _State.ENDED
+                self._forget(oldest)
+        return unseen
+
+    def _is_computed(self, made: Reservation, now: float) -> bool:
+        """Only where no kernel tells: there a reservation is never shown but by time."""
+        return now >= made.made_at_s + max(SHOWN_LIMIT_S, PROMPT_S + PROMPT_TOKEN_S * made.uncached)
 
     def due_s(self) -> float:
         """When expire() next has something to do; infinity if nothing is left."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from controller.counts import Requests
 from controller.health import State
 from controller.model import Reason, Source
-from controller.table import Row, Table
+from controller.row import FOREVER, Row
+from controller.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,10 @@ class EndpointView:
     unshown: int
     picks: dict[Reason, int]
     misses: int = 0
+    speed: float = 1.0
+    ejected: bool = False
+    failures: float = 0.0
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class Snapshot:
 def snapshot(table: Table, totals: Totals, requests: Requests, now: float) -> Snapshot:
     """To be taken by the table's owner; the page is then written elsewhere."""
     table.refresh(now)
-    endpoints = tuple(_view(row, now) for row in table.rows)
+    endpoints = tuple(_view(row, float(table.fleet.speed[row.index]), now) for row in table.rows)
     nodes = tuple(
         NodeView(name, node.alive and now < node.believed_until_s(), now - node.heard_at_s)
         for name, node in table.nodes.items()
@@ -81,7 +86,7 @@ def snapshot(table: Table, totals: Totals, requests: Requests, now: float) -> Sn
     return Snapshot(table.name, endpoints, nodes, totals, requests)
 
 
-def _view(row: Row, now: float) -> EndpointView:
+def _view(row: Row, speed: float, now: float) -> EndpointView:
     kernel, engine = row.fresh_kernel(now), row.fresh_engine(now)
     waiting = engine.waiting if engine else None
     return EndpointView(
@@ -100,9 +105,13 @@ def _view(row: Row, now: float) -> EndpointView:
         state=row.vigil.state,
         usual_ttft_s=kernel.usual_ttft_s if kernel else None,
         usual_gap_s=kernel.usual_gap_s if kernel else None,
-        kernel_age_s=now - row.kernel.true_at_s if row.kernel else None,
+        kernel_age_s=now - row.kernel_at_s() if row.kernel_at_s() > -FOREVER else None,
         engine_age_s=now - row.engine.true_at_s if row.engine else None,
         unshown=row.ledger.unshown,
         picks=dict(row.picks),
         misses=row.misses,
+        speed=speed,
+        ejected=row.ejected,
+        failures=row.failures.rate(now),
+        cold=row.ready_at_s is not None,
     )

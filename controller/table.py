@@ -1,17 +1,8 @@
 """One table of the pool's endpoints and what is known of each. Pure: events change it, time is an argument.
 
-The load of an endpoint, from the best thing known:
-
-1. kernel: requests in flight as the node's kernel counts them + our picks it cannot have counted yet. Used while the
-   agent's stream lives: agents send every change at once, so what was not mentioned is unchanged. A stream that is
-   silent for KERNEL_SILENCE_S (heartbeats come each second) is not alive; after a break the last count serves for
-   KERNEL_BROKEN_S.
-2. engine: running + waiting as the engine's page says, if younger than ENGINE_LIMIT_S, + our picks since; never less
-   than the exchanges we hold open.
-3. own: nothing is measured; our own picks. Unknown is not zero: where others are measured, such an endpoint counts as
-   loaded as the mean of the measured ones, plus our own picks.
-
-Every row knows when its rank changes by itself (a stall, an age limit), so a pick costs no walk over all signals.
+Keeps beside its rows the fleet that policies see: a row that is evaluated is written there, so a pick walks over no
+rows. Every row knows when it changes by itself (a stall, an age limit). Unknown is not zero: where others are measured,
+an endpoint that is not ranks as loaded as their mean, plus our own picks.
 """
 
 from __future__ import annotations
@@ -21,115 +12,36 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
+import numpy as np
+
 from agent.cluster.objects import Pod, Pool, serving_ports
 from agent.engines.places import hint_of
-from controller.health import State, Vigil
+from controller import columns
 from controller.model import (
     Address,
     AgentGone,
     ClusterChanged,
     Endpoint,
     EngineScraped,
-    EngineSignal,
     Event,
     FrameReceived,
     KernelSignal,
     PortKey,
-    Reason,
     Report,
     Source,
     parts_of,
 )
 from controller.models import Catalogue, catalogue_of
-from controller.pick import LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
-from controller.reservations import Ledger, Reservation
+from controller.policies import speed
+from controller.policies.fleet import Fleet
+from controller.policies.price import ENGINE
+from controller.reservations import Reservation
+from controller.row import FOREVER, MISSED_S, Node, Row
 
-KERNEL_SILENCE_S = 2.5
-KERNEL_BROKEN_S = 0.25
-ENGINE_LIMIT_S = 2.5
-# A gateway that reports another endpoint as the one that served could not use ours. It comes last for so long.
-MISSED_S = 5.0
-
-FOREVER = float("inf")
-
-
-@dataclass(slots=True)
-class Node:
-    """The agent of a node, as its stream shows it."""
-
-    heard_at_s: float
-    alive: bool = True
-
-    def believed_until_s(self) -> float:
-        return self.heard_at_s + (KERNEL_SILENCE_S if self.alive else KERNEL_BROKEN_S)
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """One endpoint. `load`, `source` and `rank` are as of the last evaluation."""
-
-    endpoint: Endpoint
-    index: int = 0
-    node: Node | None = None
-    kernel: KernelSignal | None = None
-    engine: EngineSignal | None = None
-    ledger: Ledger = field(default_factory=Ledger)
-    vigil: Vigil = field(default_factory=Vigil)
-    load: int = 0
-    source: Source = Source.OWN
-    penalty: float = 0.0
-    fault: str = ""  # of an accelerator of the pod, as its node's agent says
-    due_s: float = FOREVER  # when it must be evaluated next
-    queued_s: float = FOREVER  # the earliest time the table's queue holds for it
-    picks: dict[Reason, int] = field(default_factory=dict)
-    misses: int = 0  # requests that the gateway could not bring here
-    shunned_until_s: float = -FOREVER
-
-    def fresh_kernel(self, now: float) -> KernelSignal | None:
-        return self.kernel if self.kernel and now < self._kernel_until_s() else None
-
-    def fresh_engine(self, now: float) -> EngineSignal | None:
-        engine = self.engine
-        return engine if engine and now < engine.true_at_s + ENGINE_LIMIT_S else None
-
-    def _kernel_until_s(self) -> float:
-        """An agent that lives may still be stuck with old readings, so the reading's own age counts too."""
-        if self.node is None or self.kernel is None:
-            return -FOREVER
-        return min(self.node.believed_until_s(), self.kernel.true_at_s + KERNEL_SILENCE_S)
-
-    def evaluate(self, now: float) -> None:
-        self.ledger.expire(now)
-        kernel, engine = self.fresh_kernel(now), self.fresh_engine(now)
-        state = self.vigil.watch(kernel, now)
-        self._measure(kernel, engine)
-        self.penalty = self._penalty(state, now)
-        dues = [self.ledger.due_s(), self.vigil.due_s(kernel)]
-        if kernel:
-            dues.append(self._kernel_until_s())
-        if engine:
-            dues.append(engine.true_at_s + ENGINE_LIMIT_S)
-        if now < self.shunned_until_s:
-            dues.append(self.shunned_until_s)
-        self.due_s = min(dues)
-
-    def _measure(self, kernel: KernelSignal | None, engine: EngineSignal | None) -> None:
-        requests = engine.requests if engine else None
-        if kernel:
-            self.source, self.load = Source.KERNEL, kernel.in_flight + self.ledger.unshown
-        elif engine and requests is not None:
-            self.source = Source.ENGINE
-            self.load = max(requests + self.ledger.since(engine.true_at_s), self.ledger.open)
-        else:
-            self.source, self.load = Source.OWN, self.ledger.own
-
-    def _penalty(self, state: State, now: float) -> float:
-        shunned = state in (State.STALLED, State.SUSPECT) or (state is State.TRIAL and self.load > 0)
-        shunned = shunned or now < self.shunned_until_s
-        penalty = STALLED_STEP if shunned else 0.0
-        penalty += 0.0 if self.endpoint.ready else UNREADY_STEP
-        penalty += LOST_STEP if self.fault else 0.0
-        return penalty + (TERMINATING_STEP if self.endpoint.terminating else 0.0)
+LEARN_S = 0.1  # between two looks at the pods' speeds
+OUTPUT_WEIGHT = 0.01  # of one answer in the mean of their lengths
+OUTPUTS = 20  # answers between two looks at it
+OUTPUT_MOST = 100_000.0
 
 
 @dataclass(slots=True)
@@ -150,6 +62,10 @@ class Table:
     _ranks: list[float] = field(default_factory=list)
     _unmeasured: set[int] = field(default_factory=set)
     _measured_load: int = 0
+    fleet: Fleet = field(default_factory=lambda: Fleet(()))  # what policies see; its owner sets the time
+    _ejected: int = 0
+    _pieces: int = 0  # of answers, and answers that ended, since their mean length was last followed
+    _ended: int = 0
     _dues: list[tuple[float, int, Row]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
 
@@ -189,15 +105,16 @@ class Table:
             if due_s != row.queued_s or not self._is_here(row):
                 continue  # an earlier time was queued meanwhile
             row.queued_s = FOREVER
-            if row.due_s <= now:
+            if row.next_due_s() <= now:
                 self._evaluate(row, now)
             else:
                 self._queue(row)
 
     def _queue(self, row: Row) -> None:
-        if row.due_s < row.queued_s:
-            row.queued_s = row.due_s
-            heapq.heappush(self._dues, (row.due_s, next(self._order), row))
+        due_s = row.next_due_s()
+        if due_s < row.queued_s:
+            row.queued_s = due_s
+            heapq.heappush(self._dues, (due_s, next(self._order), row))
 
     def indexes(self, subset: Iterable[str]) -> list[int]:
         """The rows that a gateway's subset names: by "ip:port", or by an address without port all of its ports."""
@@ -211,9 +128,11 @@ class Table:
             found.update(row.index for row in self._by_ip.get(ip, ()) if port in (None, row.endpoint.port))
         return sorted(found)
 
-    def reserve(self, row: Row, now: float) -> Reservation:
-        reservation = row.ledger.reserve(now)
-        self._evaluate(row, now)
+    def reserve(self, row: Row, now: float, tokens: float = 0.0, uncached: float = 0.0) -> Reservation:
+        reservation = row.ledger.reserve(now, tokens, uncached)
+        if self._is_here(row):
+            speed.sent(self.fleet, row.index, uncached)
+            self._evaluate(row, now)
         return reservation
 
     def drop(self, row: Row, reservation: Reservation, now: float) -> None:
@@ -225,6 +144,7 @@ class Table:
         """The request did not get through to the endpoint."""
         row.misses += 1
         row.shunned_until_s = now + MISSED_S
+        row.failures.failed(now)
         self.drop(row, reservation, now)
 
     def end(self, row: Row, reservation: Reservation, now: float) -> None:
@@ -246,19 +166,24 @@ class Table:
 
     def _evaluate(self, row: Row, now: float) -> None:
         self._measured_load -= row.load if row.source is not Source.OWN else 0
-        row.evaluate(now)
+        self._ejected -= row.ejected
+        token_s = ENGINE.token_s * self.fleet.pool_pace * float(self.fleet.speed[row.index])
+        row.evaluate(now, token_s, may_eject=2 * (self._ejected + 1) <= len(self.rows))
+        self._ejected += row.ejected
         self._measured_load += row.load if row.source is not Source.OWN else 0
         self._ranks[row.index] = row.load + row.penalty
         if row.source is Source.OWN:
             self._unmeasured.add(row.index)
         else:
             self._unmeasured.discard(row.index)
+        columns.write(self.fleet, row, now)
         self._queue(row)
 
     def _apply_cluster(self, event: ClusterChanged, now: float) -> None:
+        known = self.pool is not None
         self.pool = event.cluster.pools.get((self.group, self.namespace, self.name))
         self.catalogue = catalogue_of(event.cluster, self.pool) if self.pool else Catalogue()
-        rows = [self._row_for(endpoint) for endpoint in _one_each(self._endpoints(event))]
+        rows = [self._row_for(endpoint, now, known) for endpoint in _one_each(self._endpoints(event))]
         self._by_address = {row.endpoint.address: row for row in rows}
         self.rows = list(self._by_address.values())
         self._by_key = {row.endpoint.key: row for row in self.rows}
@@ -269,13 +194,18 @@ class Table:
         self._unmeasured = set()
         self._measured_load = 0
         self._dues = []
+        self._ejected = 0
         for index, row in enumerate(self.rows):
-            row.index, row.load, row.queued_s = index, 0, FOREVER
+            row.index, row.load, row.queued_s, row.ejected = index, 0, FOREVER, False
+        self.fleet = columns.rebuilt(self.fleet, self.rows, now)
+        for row in self.rows:
             self._evaluate(row, now)
         for node, reports in self._reports.items():
             for report in reports.values():
                 self._apply_report(node, report, now)
 
+        for one in self.nodes.values():
+            one.columns = None
         self._forget_nodes(now)
 
     def _forget_nodes(self, now: float) -> None:
@@ -291,17 +221,24 @@ class Table:
             endpoint for pod in event.cluster.pods_of(self.pool) if pod.ip for endpoint in _endpoints_of(self.pool, pod)
         ]
 
-    def _row_for(self, endpoint: Endpoint) -> Row:
-        """The row the endpoint had, unless another pod took over its name or address."""
+    def _row_for(self, endpoint: Endpoint, now: float, known: bool) -> Row:
+        """The row the endpoint had, unless another pod took over its name or address.
+
+        known: the pool was known before, so that who appears in it is new, and cold.
+        """
         row = self._by_address.get(endpoint.address)
         if row is None or row.endpoint.key != endpoint.key or row.endpoint.uid != endpoint.uid:
-            return Row(endpoint)
+            return Row(endpoint, ready_at_s=now if known and endpoint.ready else None, was_ready=endpoint.ready)
+        if endpoint.ready and not row.was_ready and known:
+            row.ready_at_s, row.was_ready = now, True
         row.endpoint = endpoint
         return row
 
     def _apply_frame(self, event: FrameReceived, now: float) -> None:
         node = self.nodes.setdefault(event.node, Node(now))
         node.heard_at_s, node.alive = now, True
+        if event.true_at_s is not None:
+            node.true_at_s = event.true_at_s
         reports = self._reports.setdefault(event.node, {})
         if event.full:
             for key in reports.keys() - {report.key for report in event.reports}:
@@ -310,10 +247,20 @@ class Table:
         for report in event.reports:
             reports[report.key] = report
             self._apply_report(event.node, report, now)
+        if node.columns is None:
+            node.columns = np.array([row.index for row in self.rows if row.node is node], np.intp)
+        self.fleet.kernel_at_s[node.columns] = np.maximum(self.fleet.kernel_at_s[node.columns], node.true_at_s)
+        if now - self.fleet.learned_at_s >= LEARN_S:
+            self._learn(now)
+
+    def _learn(self, now: float) -> None:
+        self.fleet.now_s = now
+        speed.learn(self.fleet)
+        self.fleet.touched = None
 
     def _forget(self, row: Row | None, node: Node, now: float) -> None:
         if row and row.node is node:
-            row.kernel = row.node = None
+            row.kernel = row.node = node.columns = None
             row.fault = ""
             self._evaluate(row, now)
 
@@ -323,12 +270,32 @@ class Table:
             return
         if report.engine and (row.engine is None or row.engine.true_at_s < report.engine.true_at_s):
             row.engine = report.engine
-        row.node = self.nodes[node]
         row.fault = report.fault
-        if report.kernel is not row.kernel:
-            _show(row, report.kernel)
-            row.kernel = report.kernel
+        if row.node is not self.nodes[node]:
+            row.node = self.nodes[node]
+            row.node.columns = None
+        if report.kernel is None:
+            row.kernel = None
+        elif report.kernel is not row.kernel:
+            self._follow_outputs(row, report.kernel)
+            others = row.hear(report.kernel, now)
+            if others > 0:
+                speed.sent(self.fleet, row.index, others * self.fleet.mean_uncached_tokens)
         self._evaluate(row, now)
+
+    def _follow_outputs(self, row: Row, kernel: KernelSignal) -> None:
+        """The mean length of answers, from how many pieces and how many answers there were."""
+        before, fleet = row.kernel, self.fleet
+        ended = kernel.completed - before.completed if before else 0
+        pieces = kernel.chunks - before.chunks if before else 0
+        if ended < 0 or pieces < 0:
+            return
+        self._pieces += pieces
+        self._ended += ended
+        if self._ended >= OUTPUTS:
+            mean = min(OUTPUT_MOST, max(1.0, self._pieces / self._ended))
+            fleet.mean_output_tokens += min(1.0, OUTPUT_WEIGHT * self._ended) * (mean - fleet.mean_output_tokens)
+            self._pieces = self._ended = 0
 
     def _apply_gone(self, event: AgentGone, now: float) -> None:
         node = self.nodes.get(event.node)
@@ -362,14 +329,3 @@ def _one_each(endpoints: Iterable[Endpoint]) -> Iterable[Endpoint]:
 
 def _standing(endpoint: Endpoint) -> tuple[bool, bool]:
     return endpoint.ready, not endpoint.terminating
-
-
-def _show(row: Row, kernel: KernelSignal | None) -> None:
-    """Takes the reservations that a new reading shows out of the count of unshown ones."""
-    if kernel is None:
-        return
-    starts = kernel.started - row.kernel.started if row.kernel else -1
-    if starts < 0:  # the first reading, or counted anew
-        row.ledger.show_all(kernel.true_at_s)
-    else:
-        row.ledger.show(starts, kernel.true_at_s)

@@ -22,9 +22,10 @@ Array = npt.NDArray[np.float64]
 # something is chosen whenever anything exists.
 EJECTED = 1.0  # failed several times in a row
 STALLED = 2.0  # owes answers and is silent for too long
-UNREADY = 4.0
-TERMINATING = 8.0
-STANDINGS = 16.0  # above all of them together
+LOST = 4.0  # an accelerator of its is lost
+UNREADY = 8.0
+TERMINATING = 16.0
+STANDINGS = 32.0  # above all of them together
 
 FIELDS = (
     # the kernel of the pod's node
@@ -35,6 +36,7 @@ FIELDS = (
     "low_gap_s",  # its lower quartile: decode steps that no prefill stretched
     "ttft_s",  # recent mean time to first token
     "srtt_s",  # smoothed round trip between gateway and pod
+    "answered",  # counter of requests whose answer ever began
     # this picker's own requests
     "reserved",  # sent, and the kernel cannot have counted them yet
     "unpaged",  # sent, and the engine's page cannot know them yet
@@ -52,6 +54,9 @@ FIELDS = (
     # learned
     "pace",  # time this pod takes for its decode steps, as a ratio to the rule's own idea of an engine
     "speed",  # time this pod takes for the same work, as a ratio to the pool's median; above 1 is slower
+    "answered_before",  # `answered` when it was last looked at
+    "queue_busy_s",  # time of late during which requests waited for their first token
+    "queue_turns",  # and how many had it meanwhile: the one over the other is what a place in the queue costs
     "sent_rate",  # uncached prompt tokens per second sent to it of late, by all pickers as far as known
     "failures",  # share of recent requests that never got an answer, 0..1
     # standing and age
@@ -59,7 +64,8 @@ FIELDS = (
     "ready_at_s",  # when it was first seen ready, while it is still cold; NaN: it is warm
 )
 _OWN = ("reserved", "unpaged", "own_waiting", "queued_tokens", "own_in_flight", "own_open", "own_tokens")
-_KNOWN_FROM_THE_START = dict.fromkeys((*_OWN, "sent_rate", "failures", "standing"), 0.0) | {"speed": 1.0}
+_NONE_YET = ("queue_busy_s", "queue_turns", "sent_rate", "failures", "standing")
+_KNOWN_FROM_THE_START = dict.fromkeys((*_OWN, *_NONE_YET), 0.0) | {"speed": 1.0}
 
 
 _SCALARS = ("now_s", "mean_prompt_tokens", "mean_uncached_tokens", "mean_output_tokens", "pool_pace", "learned_at_s")
@@ -68,7 +74,7 @@ _SCALARS = ("now_s", "mean_prompt_tokens", "mean_uncached_tokens", "mean_output_
 class Fleet:
     """All endpoints at one instant. Unknown until written, except own counts, which begin at none."""
 
-    __slots__ = (*FIELDS, *_SCALARS, "ids", "matrix", "touched")
+    __slots__ = (*FIELDS, *_SCALARS, "ids", "matrix", "touched", "tracked")
 
     in_flight: Array
     waiting: Array
@@ -77,6 +83,7 @@ class Fleet:
     low_gap_s: Array
     ttft_s: Array
     srtt_s: Array
+    answered: Array
     reserved: Array
     unpaged: Array
     own_waiting: Array
@@ -91,6 +98,9 @@ class Fleet:
     kv_tokens: Array
     pace: Array
     speed: Array
+    answered_before: Array
+    queue_busy_s: Array
+    queue_turns: Array
     sent_rate: Array
     failures: Array
     standing: Array
@@ -113,14 +123,20 @@ class Fleet:
         self.pool_pace = 1.0
         self.learned_at_s = now_s
         self.matrix = _unknown(len(self.ids)) if matrix is None else matrix
-        # Endpoints whose cells were written since the last choice, for rules that keep what they computed. None: any.
-        # An owner that puts a set here must add every endpoint it writes, or put None to tell that all changed.
+        # For rules that keep what they computed: the endpoints whose cells were written since the last choice. None:
+        # all may have been. They believe it only of an owner that promises to note every one.
+        self.tracked = False
         self.touched: set[int] | None = None
         for row, name in enumerate(FIELDS):
             setattr(self, name, self.matrix[row])
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def touch(self, at: int) -> None:
+        """Notes that an endpoint's cells were written."""
+        if self.touched is not None:
+            self.touched.add(at)
 
     @property
     def kernel_age_s(self) -> Array:

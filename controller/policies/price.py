@@ -38,6 +38,7 @@ OTHERS = 0.05  # not more than BETA
 BUSY_MOST = 0.85  # share of an engine's time that prompts are taken to fill at most
 TIE = 1.02  # prices so near to the lowest are equal: several pickers see the same numbers
 FAILURE_S = 2.0  # what a failed try costs the client
+TURNS = 3.0  # fewer tell nothing of a queue
 KV_FULL = 0.9  # from here on a request may have to wait until another ends
 COLD_S = 30.0
 COLD_SPEED = 1.5
@@ -100,8 +101,8 @@ class Part(NamedTuple):
 def count(columns: Any, now_s: float, form: Forms) -> Count:
     """Kernel's counts and own requests they cannot hold yet; else the engine's page; else own requests alone."""
     in_flight, waiting, kernel_at_s = columns[0], columns[1], columns[2]
-    reserved, unpaged, own_waiting, _, own_in_flight, own_open = columns[7:13]
-    running, queued, _, engine_at_s = columns[14:18]
+    reserved, unpaged, own_waiting, _, own_in_flight, own_open = columns[8:14]
+    running, queued, _, engine_at_s = columns[15:19]
     fresh = (now_s - kernel_at_s <= COUNT_LIMIT_S) & (in_flight >= 0.0) & (in_flight <= MOST_REQUESTS)
     requests = running + queued
     paged = (now_s - engine_at_s <= SIGNAL_LIMIT_S) & (running >= 0.0) & (queued >= 0.0) & (requests <= MOST_REQUESTS)
@@ -115,10 +116,10 @@ def count(columns: Any, now_s: float, form: Forms) -> Count:
 
 def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) -> Part:
     """The same for one endpoint's numbers (form NUMBERS) and for all endpoints' arrays (form ARRAYS)."""
-    _, _, kernel_at_s, gap_s, _, _, srtt_s, _, _, own_waiting, queued_tokens, own_in_flight, _, own_tokens = columns[
-        :14
-    ]
-    _, _, kv_usage, engine_at_s, kv_tokens, _, speed, sent_rate, failures, standing, ready_at_s = columns[14:]
+    _, _, kernel_at_s, gap_s, _, _, srtt_s = columns[:7]
+    own_waiting, queued_tokens, own_in_flight, _, own_tokens = columns[10:15]
+    _, _, kv_usage, engine_at_s, kv_tokens, _, speed, _, busy_s, turns, sent_rate = columns[15:26]
+    failures, standing, ready_at_s = columns[26:]
     now_s, output = pool.now_s, pool.mean_output_tokens
     total = counted.total + form.where(counted.known, 0.0, pool.usual)
     others = form.maximum(total - own_in_flight, 0.0)
@@ -140,7 +141,9 @@ def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) 
     gap = form.where(measured, 0.5 * (gap + form.maximum(gap_s, 0.5 * gap)), gap)
     gap_token_s = form.where(measured, 0.5 * gap_token_s, gap_token_s)
     full = form.where(filled, form.maximum(kv_usage - KV_FULL, 0.0) * (1.0 / (1.0 - KV_FULL)), 0.0)
-    ttft = prompt_token_s * ahead + gap
+    # a place in the queue costs its prompt's time, or what places cost of late: engines have other limits than time
+    turn_s = form.where(heard & (turns >= TURNS), busy_s / form.maximum(turns, TURNS), 0.0)
+    ttft = form.maximum(prompt_token_s * ahead, counted.waiting * turn_s) + gap
     ttft += full * (counted.waiting + 1.0) * gap * output / form.maximum(total, 1.0)
     way_s = form.where(heard & (srtt_s > 0.0) & (srtt_s <= LONGEST_S), srtt_s, 0.0)
     way_s = way_s + form.where((failures > 0.0) & (failures <= 1.0), FAILURE_S * failures, 0.0)
@@ -176,11 +179,11 @@ class Prices:
 
     def refresh(self, fleet: Fleet) -> None:
         touched = fleet.touched
-        known = fleet is self._fleet and touched is not None and fleet.now_s <= self._valid_until_s
+        known = fleet is self._fleet and fleet.tracked and fleet.now_s <= self._valid_until_s
+        known = known and touched is not None
         if not known or not all(self._renew(fleet, at) for at in touched or ()):
             self._rebuild(fleet)
-        if fleet.touched:
-            fleet.touched.clear()
+        fleet.touched = set() if fleet.tracked else None
 
     def _rebuild(self, fleet: Fleet) -> None:
         columns = fleet.matrix
@@ -215,6 +218,12 @@ class Prices:
         self._total += float(renewed.total) - float(total)
         self.parts[:, at] = renewed
         return True
+
+    def cached_s(self, job: Job) -> Array:
+        """What each endpoint's cache saves of the price."""
+        tokens = uncached_tokens(job)
+        saved: Array = (self.parts[2] * (OTHERS * self.mean_total) + self.parts[1]) * (job.prompt_tokens - tokens)
+        return saved
 
     @property
     def mean_total(self) -> float:
@@ -255,7 +264,7 @@ def uncached_tokens(job: Job) -> Array | float:
 
 
 def choose(fleet: Fleet, job: Job, rng: Random, memory: Prices) -> int:
-    """The cheapest; among equals by chance, so that pickers that see the same numbers do not all choose the same."""
+    """The cheapest; of equals the one with the fewest requests, then by chance: other pickers see the same numbers."""
     memory.price_s = price = prices(fleet, job, memory)
     at = int(price.argmin())
     lowest = float(price[at])
@@ -263,7 +272,10 @@ def choose(fleet: Fleet, job: Job, rng: Random, memory: Prices) -> int:
     memory.tied = tied = int(np.count_nonzero(near))
     if tied <= 1:
         return at
-    return int(near.nonzero()[0][rng.randrange(tied)])
+    among = near.nonzero()[0]
+    requests = memory.parts[5][among]
+    among = among[requests == requests.min()]
+    return int(among[rng.randrange(len(among))])
 
 
 SONDE = Policy(choose, new=Prices)

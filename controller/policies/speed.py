@@ -21,6 +21,7 @@ ALIKE = (0.87, 1.15)  # a ratio between these is noise
 DRIFT_S = 10.0  # small differences move the speed with this time constant
 SPEED_LEAST, SPEED_MOST = 0.125, 8.0
 SENT_S = 3.0
+QUEUE_S = 5.0  # for which a queue's turns are remembered
 
 
 def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
@@ -30,6 +31,7 @@ def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
         return
     fleet.learned_at_s = fleet.now_s
     fleet.sent_rate *= math.exp(-passed_s / SENT_S)
+    _follow_queues(fleet, passed_s)
     measured, weight = _measure(fleet, engine)
     weight *= 1.0 - math.exp(-passed_s / PACE_S)
     known = measured > 0.0
@@ -38,6 +40,21 @@ def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
     before = np.where(fleet.pace > 0.0, fleet.pace, measured)
     np.copyto(fleet.pace, before + weight * (measured - before), where=known)
     _compare(fleet, passed_s)
+
+
+def _follow_queues(fleet: Fleet, passed_s: float) -> None:
+    """For how long somebody waited, by what is seen now, and who had his turn."""
+    kept = math.exp(-passed_s / QUEUE_S)
+    fleet.queue_busy_s *= kept
+    fleet.queue_turns *= kept
+    fresh = fleet.kernel_age_s <= COUNT_LIMIT_S
+    waits = fresh & (fleet.waiting >= 1.0) & (fleet.waiting <= MOST_REQUESTS)
+    fleet.queue_busy_s[waits] += passed_s
+    with np.errstate(invalid="ignore"):
+        turns = fleet.answered - fleet.answered_before
+    turns = np.where(fresh & (turns > 0.0) & (turns <= MOST_REQUESTS), turns, 0.0)
+    fleet.queue_turns += turns
+    np.copyto(fleet.answered_before, fleet.answered, where=fresh)
 
 
 def sent(fleet: Fleet, at: int, uncached_tokens: float) -> None:

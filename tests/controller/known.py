@@ -64,8 +64,11 @@ def report(pod: str, kernel: KernelSignal | None = None, engine: EngineSignal | 
     return Report(kernel=kernel, engine=engine, **(values | changes))
 
 
-def frame(signals: Mapping[str, KernelSignal | None], full: bool = False, node: str = "node-1") -> FrameReceived:
-    return FrameReceived(node, full, [report(pod, signal) for pod, signal in signals.items()])
+def frame(
+    signals: Mapping[str, KernelSignal | None], full: bool = False, node: str = "node-1", at: float | None = None
+) -> FrameReceived:
+    """at: when what it does not mention was unchanged."""
+    return FrameReceived(node, full, [report(pod, signal) for pod, signal in signals.items()], at)
 
 
 def asked(model: str, target: str | None = None, priority: int = 0) -> Request:

@@ -8,7 +8,8 @@ from agent.cluster.objects import Objective, cluster_of
 from controller.admission import Gate, gate_of
 from controller.classes import CRITICAL, SHED, SHEDDABLE, STANDARD
 from controller.model import ClusterChanged, EngineScraped, EngineSignal, Request, Resolved
-from controller.table import ENGINE_LIMIT_S, Table
+from controller.row import ENGINE_LIMIT_S
+from controller.table import Table
 from tests.controller.known import cluster, frame, kernel, pod, table
 
 A, B = "10.0.0.1:8000", "10.0.0.2:8000"

@@ -18,7 +18,7 @@ from agent.proto.telemetry_pb2 import EndpointReport, EngineSignal, Frame, Kerne
 from controller import model
 from controller.agents import Agents, frame_event
 from controller.model import AgentGone, Event, FrameReceived, Source
-from controller.table import KERNEL_BROKEN_S
+from controller.policies.price import COUNT_LIMIT_S
 from tests.agent.rows import place, view_of
 from tests.conftest import run
 from tests.controller.known import PORT, pod, table
@@ -253,7 +253,7 @@ def test_what_an_agent_said_ages_out_with_its_stream_and_is_unknown_then() -> No
             agents.close()
             while agents.traffic.connected != 0:
                 await asyncio.sleep(0.01)
-            held.ranks(time.monotonic() + KERNEL_BROKEN_S)
+            held.ranks(time.monotonic() + COUNT_LIMIT_S + 0.01)
             assert [row.source for row in held.rows] == [Source.OWN, Source.OWN]
 
     run(body())

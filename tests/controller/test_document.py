@@ -13,14 +13,15 @@ from controller.lastpicks import LastPicks
 from controller.model import AgentGone, ClusterChanged, FrameReceived, Request
 from controller.pick import LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
 from controller.picker import Picker
-from controller.table import KERNEL_BROKEN_S, KERNEL_SILENCE_S, Table
+from controller.row import NODE_FORGOTTEN_S
+from controller.table import Table
 from tests.controller.known import cluster, engine, frame, kernel, pod, report, table
 
 SUMMARY = Summary("default", "p", True, "sonde", 0, 0, 0)
 
 
 def seen(made: Table, now: float, last: LastPicks | None = None) -> Document:
-    return document(made, last or LastPicks(), SUMMARY, now)
+    return document(made, made.ranks(now), last or LastPicks(), SUMMARY, now)
 
 
 def test_a_measured_pod_shows_what_waits_and_what_streams() -> None:
@@ -49,10 +50,10 @@ def test_what_nobody_measured_is_unknown_and_not_stale() -> None:
 def test_of_an_agent_that_went_silent_the_age_is_left_and_no_zero(way: str) -> None:
     made = table(pod("a"))
     made.apply(frame({"a": kernel(0, at=1.0, usual_ttft_s=0.2)}, full=True), 1.0)
-    now = 1.0 + KERNEL_SILENCE_S + 10
+    now = 1.0 + NODE_FORGOTTEN_S + 10
     if way == "gone":
         made.apply(AgentGone("node-1"), 1.1)
-        now = 1.1 + KERNEL_BROKEN_S + 10
+        now = 1.1 + NODE_FORGOTTEN_S + 10
     shown = seen(made, now)
     (line,) = shown.pods
     assert (line.in_flight, line.waiting, line.streaming, line.ttft_s) == (None, None, None, None)
@@ -79,7 +80,8 @@ def test_a_node_whose_agent_was_never_heard_has_no_age() -> None:
 def test_a_stalled_pod_says_since_when_and_that_it_counts_against_it() -> None:
     made = table(pod("a"))
     made.apply(frame({"a": kernel(2, progress_at_s=0.0)}, full=True), 0.0)
-    (line,) = seen(made, 1.5).pods
+    made.apply(frame({}, at=0.4), 0.4)
+    (line,) = seen(made, 0.5).pods
     assert (line.state, line.silent_at_s, line.rank, line.against) == ("stalled", 0.0, 2, ("stalled",))
 
 
@@ -106,13 +108,13 @@ def test_a_lost_accelerator_is_named() -> None:
 
 def test_picks_show_where_they_went_and_what_the_others_would_have_cost() -> None:
     made = table(pod("a"), pod("b"), pod("c", ready=False))
-    made.apply(frame({"a": kernel(4), "b": kernel(1)}, full=True), 0.0)
+    made.apply(frame({"a": kernel(4, waiting=4), "b": kernel(1)}, full=True), 0.0)
     picker = Picker(made, rng=Random(1))
     picker.pick(Request("/", "m", None), 0.2)
-    (pick,) = seen(made, 0.3, picker.last).picks
-    assert (pick.pod, pick.reason, pick.rank) == ("b", "fewest", 1)
-    assert [(other.pod, other.rank, other.against) for other in pick.alternatives][:1] == [("a", 4, ())]
-    assert pick.alternatives[1].against == ("unready",)
+    (pick,) = seen(made, 0.21, picker.last).picks
+    assert (pick.pod, pick.reason) == ("b", "cheapest")
+    assert [(other.pod, other.against) for other in pick.alternatives] == [("a", ()), ("c", ("unready",))]
+    assert 0.0 < pick.rank < pick.alternatives[0].rank < 1.0
 
 
 def test_whatever_pods_are_called_the_document_is_json() -> None:

@@ -19,7 +19,7 @@ SUMMARY = Summary("default", "p", True, "sonde", 0, 0, 0)
 
 
 def seen(made: Table, now: float = 0.0) -> Document:
-    return document(made, LastPicks(), SUMMARY, now)
+    return document(made, made.ranks(now), LastPicks(), SUMMARY, now)
 
 
 def read(event: bytes) -> tuple[str, int, dict[str, Any]]:

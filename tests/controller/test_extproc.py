@@ -20,8 +20,9 @@ from controller.classes import NO_ENDPOINT
 from controller.counts import Counts, Series, Tally
 from controller.exchange import BUFFERED, FULL_DUPLEX, NONE
 from controller.extproc import Manner
-from controller.pick import Policy, sonde
 from controller.picker import Picker
+from controller.policies.fleet import Policy
+from controller.policies.price import SONDE
 from controller.table import Table
 from tests.conftest import run
 from tests.controller import messages as m
@@ -50,7 +51,7 @@ class Served:
 @asynccontextmanager
 async def serving(
     *pods: Any,
-    policy: Policy = sonde,
+    policy: Policy = SONDE,
     failure_mode: str = "FailClose",
     max_endpoints: int = 1,
     gate: Gate = admit_all,
@@ -290,8 +291,11 @@ def test_a_gateway_that_does_not_say_how_it_sends_bodies_is_found_out(waits: boo
     serve(body, pod("a"), quiet_s=0.05 if waits else 10.0)
 
 
-def broken(*_: Any) -> Any:
+def fail(*_: Any) -> int:
     raise ZeroDivisionError
+
+
+BROKEN = Policy(fail)
 
 
 @pytest.mark.parametrize("mode", [BUFFERED, FULL_DUPLEX])
@@ -313,7 +317,7 @@ def test_a_fault_of_ours_is_answered_as_the_pool_says(mode: int, failure_mode: s
             assert m.read(answers[-1]).immediate_response.status.code == 500
         assert served.counts.view().faults == 1
 
-    serve(body, pod("a"), policy=broken, failure_mode=failure_mode)
+    serve(body, pod("a"), policy=BROKEN, failure_mode=failure_mode)
 
 
 def test_where_the_kernel_counts_the_stream_ends_with_the_request() -> None:

@@ -12,7 +12,7 @@ from tests.controller.known import kernel
         (kernel(2, usual_gap_s=0.02), 0.3),
         (kernel(2, usual_gap_s=0.2), 2.0),
         (kernel(2, waiting=1, usual_ttft_s=9.0), 0.3),
-        (kernel(2, waiting=2, usual_ttft_s=0.1), 1.0),
+        (kernel(2, waiting=2, usual_ttft_s=0.15), 0.45),
         (kernel(2, waiting=2, usual_ttft_s=2.0), 6.0),
         (kernel(2), 0.3),
     ],

@@ -13,19 +13,20 @@ from tests.controller.known import frame, kernel, pod, table
 ANY = Request("/v1/completions", "m", None)
 
 
-def names(rows) -> list[tuple[str, float]]:
-    return [(row.endpoint.pod, rank) for row, rank in rows]
+def names(rows) -> list[str]:
+    return [row.endpoint.pod for row, _ in rows]
 
 
 def test_a_pick_is_noted_with_the_ranks_it_was_made_by() -> None:
     made = table(pod("a"), pod("b"), pod("c"))
-    made.apply(frame({"a": kernel(2), "b": kernel(0), "c": kernel(5)}, full=True), 0.0)
+    made.apply(frame({"a": kernel(20), "b": kernel(0), "c": kernel(50)}, full=True), 0.0)
     picker = Picker(made, rng=Random(1))
     picker.pick(ANY, 0.0)
     made.apply(frame({"a": kernel(9), "b": kernel(9)}), 0.1)
     (noted,) = picker.last.latest()
-    assert (noted.row.endpoint.pod, noted.rank, noted.reason) == ("b", 0, Reason.FEWEST)
-    assert names(noted.alternatives()) == [("a", 2), ("c", 5)]
+    assert (noted.row.endpoint.pod, noted.reason) == ("b", Reason.CHEAPEST)
+    assert names(noted.alternatives()) == ["a", "c"]
+    assert noted.rank < noted.alternatives()[0][1] < noted.alternatives()[1][1]
 
 
 def test_of_a_subset_only_what_was_allowed_is_an_alternative() -> None:
@@ -35,7 +36,7 @@ def test_of_a_subset_only_what_was_allowed_is_an_alternative() -> None:
     picker.pick(Request("/", None, ("10.0.0.2:8000", "10.0.0.3:8000")), 0.0)
     (noted,) = picker.last.latest()
     assert noted.row.endpoint.pod == "b"
-    assert names(noted.alternatives()) == [("c", 5)]
+    assert names(noted.alternatives()) == ["c"]
 
 
 def test_under_load_some_are_noted_the_latest_first_and_not_more_than_fit() -> None:

@@ -7,8 +7,9 @@ from random import Random
 from agent.proto.telemetry_pb2 import Device, EndpointReport, Frame
 from controller.agents import frame_event
 from controller.document import split
-from controller.model import ClusterChanged, FrameReceived, Reason
-from controller.pick import LOST_STEP, sonde
+from controller.model import ClusterChanged, FrameReceived, Reason, Request
+from controller.pick import LOST_STEP
+from controller.picker import Picker
 from tests.controller.known import cluster, frame, kernel, pod, report, table
 
 
@@ -17,14 +18,18 @@ def lost(*pods: str) -> FrameReceived:
 
 
 def test_it_is_picked_only_where_nothing_else_is() -> None:
-    held = table(pod("a"), pod("b", ready=False))
-    held.apply(frame({"a": kernel(0), "b": kernel(9)}, full=True), 0.0)
+    held = table(pod("a"), pod("b"), pod("c", ready=False))
+    held.apply(frame({"a": kernel(0), "b": kernel(9, waiting=9)}, full=True), 0.0)
     held.apply(lost("a"), 0.0)
-    ranks = held.ranks(0.0)
-    assert sonde(ranks, Random(1), 0) == (1, Reason.UNREADY)
-    assert split(ranks[0]) == (0, ("lost device",))
+    picker = Picker(held, rng=Random(1))
+    first = picker.pick(Request("/", None, None), 0.0)
+    assert first is not None
+    assert first.row.endpoint.pod == "b"
+    assert split(held.ranks(0.0)[0]) == (0, ("lost device",))
     held.apply(lost("b"), 0.0)
-    assert sonde(held.ranks(0.0), Random(1), 0) == (0, Reason.LOST)
+    second = picker.pick(Request("/", None, None), 0.0)
+    assert second is not None
+    assert second.row.picks == {Reason.LOST: 1}
 
 
 def test_it_is_as_before_once_its_devices_are_well_or_another_pod_has_its_name() -> None:

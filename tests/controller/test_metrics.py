@@ -38,10 +38,10 @@ def value(text: str, name: str, **labels: str) -> float:
 def test_what_the_kernel_counts_of_an_endpoint_is_there_with_its_age() -> None:
     held = table(pod("a"))
     held.apply(frame({"a": kernel(in_flight=5, waiting=2)}, full=True), 0.0)
-    text = page(held, now=0.5)
+    text = page(held, now=0.125)
     assert value(text, "sonde_controller_endpoint_load", pod="a", source="kernel") == 5
     assert value(text, "sonde_controller_endpoint_waiting", pod="a") == 2
-    assert value(text, "sonde_controller_signal_age_seconds", pod="a", source="kernel") == 0.5
+    assert value(text, "sonde_controller_signal_age_seconds", pod="a", source="kernel") == 0.125
 
 
 def test_what_nobody_measured_has_no_sample_rather_than_zero() -> None:

@@ -11,7 +11,8 @@ from controller.health import State
 from controller.model import AgentGone, ClusterChanged, EngineScraped, FrameReceived, KernelSignal, Request, Source
 from controller.pick import STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
 from controller.picker import Picker
-from controller.table import ENGINE_LIMIT_S, KERNEL_BROKEN_S, KERNEL_SILENCE_S
+from controller.policies.price import COUNT_LIMIT_S
+from controller.row import ENGINE_LIMIT_S
 from tests.controller.known import cluster, engine, frame, kernel, pod, report, table
 
 ANY = Request("/v1/completions", "m", None)
@@ -103,7 +104,7 @@ def test_a_counter_that_fell_is_a_new_beginning() -> None:
 def test_what_was_not_mentioned_is_unchanged_while_the_agent_lives() -> None:
     made = table(pod("a"), pod("b"))
     made.apply(frame({"a": kernel(3), "b": kernel(0)}, full=True), 0.0)
-    made.apply(frame({"b": kernel(1, at=0.9, waiting=1)}), 0.9)
+    made.apply(frame({"b": kernel(1, at=0.9, waiting=1)}, at=0.9), 0.9)
 
     assert made.rows[0].fresh_kernel(0.9) is not None
 
@@ -112,14 +113,14 @@ def test_a_silent_agents_counts_are_not_used() -> None:
     made = table(pod("a"))
     made.apply(frame({"a": kernel(3)}, full=True), 0.0)
 
-    made.ranks(KERNEL_SILENCE_S)
+    made.ranks(COUNT_LIMIT_S + 0.01)
 
     assert made.rows[0].source is Source.OWN
 
 
 def test_a_reading_that_was_old_when_it_came_is_not_used_for_longer() -> None:
     made = table(pod("a"))
-    made.apply(frame({"a": kernel(3, at=10.0 - KERNEL_SILENCE_S)}, full=True), 10.0)
+    made.apply(frame({"a": kernel(3, at=9.9 - COUNT_LIMIT_S)}, full=True), 10.0)
 
     assert made.rows[0].source is Source.OWN
 
@@ -128,10 +129,10 @@ def test_a_broken_stream_ages_its_counts_out_fast() -> None:
     made = table(pod("a"))
     made.apply(frame({"a": kernel(3)}, full=True), 0.0)
     made.apply(AgentGone("node-1"), 0.1)
-    made.ranks(KERNEL_BROKEN_S - 0.01)
+    made.ranks(COUNT_LIMIT_S - 0.01)
     assert made.rows[0].source is Source.KERNEL
 
-    made.ranks(KERNEL_BROKEN_S)
+    made.ranks(COUNT_LIMIT_S + 0.01)
 
     assert made.rows[0].source is Source.OWN
 
@@ -188,7 +189,7 @@ def test_an_old_page_is_not_used() -> None:
     made = table(pod("a"))
     made.apply(EngineScraped("10.0.0.1:8000", engine(4, 2)), 0.0)
 
-    assert made.ranks(ENGINE_LIMIT_S) == [0]
+    assert made.ranks(ENGINE_LIMIT_S + 0.01) == [0]
     assert made.rows[0].source is Source.OWN
 
 
@@ -223,7 +224,7 @@ def test_unready_and_terminating_endpoints_come_last() -> None:
 def test_a_stall_is_noticed_between_frames() -> None:
     made = table(pod("a"), pod("b"))
     made.apply(frame({"a": kernel(1), "b": kernel(5)}, full=True), 0.0)
-    made.apply(frame({"b": kernel(5, at=0.25)}), 0.25)
+    made.apply(frame({"b": kernel(5, at=0.25)}, at=0.25), 0.25)
 
     assert made.ranks(0.29) == [1, 5]
     assert made.ranks(0.31) == [1 + STALLED_STEP, 5]
@@ -232,15 +233,16 @@ def test_a_stall_is_noticed_between_frames() -> None:
 def test_a_suspect_gets_one_trial_at_a_time() -> None:
     made = table(pod("a"), pod("b"))
     made.apply(frame({"a": kernel(1), "b": kernel(0)}, full=True), 0.0)
+    made.apply(frame({}, at=1.0), 1.0)
     made.ranks(1.0)
     made.apply(frame({"a": kernel(0, at=1.1, started=1), "b": kernel(0, at=1.1)}, full=True), 1.1)
     assert made.ranks(1.1) == [STALLED_STEP, 0]
-    made.apply(frame({"a": kernel(0, at=6.2, started=1), "b": kernel(3, at=6.2)}, full=True), 6.2)
-    assert made.ranks(6.2) == [0, 3]
+    made.apply(frame({"a": kernel(0, at=2.2, started=1), "b": kernel(3, at=2.2)}, full=True), 2.2)
+    assert made.ranks(2.2) == [0, 3]
 
-    made.reserve(made.rows[0], 6.2)
+    made.reserve(made.rows[0], 2.2)
 
-    assert made.ranks(6.2) == [1 + STALLED_STEP, 3]
+    assert made.ranks(2.2) == [1 + STALLED_STEP, 3]
     assert made.rows[0].vigil.state is State.TRIAL
 
 

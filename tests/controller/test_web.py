@@ -140,7 +140,7 @@ async def _heading(reader: asyncio.StreamReader) -> bytes:
 def live(board: Board, pods: int = 1) -> Iterator[tuple[int, Live]]:
     made = table(*(replace(pod("a"), name=f"pod-{at}", ip=f"10.0.{at // 250}.{at % 250 + 1}") for at in range(pods)))
     with served(board) as port:
-        yield port, Live(lambda: document(made, LastPicks(), SUMMARY, 0.0), board)
+        yield port, Live(lambda: document(made, made.ranks(0.0), LastPicks(), SUMMARY, 0.0), board)
 
 
 def test_events_come_one_after_the_other_until_the_end() -> None:

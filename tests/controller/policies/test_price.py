@@ -206,11 +206,11 @@ def test_what_is_kept_between_choices_is_what_would_be_computed(pool: Fleet, new
     """Endpoints change one at a time, as the controller notes them; in the end all prices are as if computed anew."""
     memory = Prices()
     prices(pool, JOB, memory)
-    pool.touched = set()
+    pool.tracked, pool.touched = True, set()
     for _ in range(3):
         at = data.draw(st.integers(0, len(pool) - 1))
         pool.matrix[:, at] = news.matrix[:, at % len(news)]
-        pool.touched.add(at)
+        pool.touch(at)
         pool.now_s += 0.01
         kept = prices(pool, JOB, memory)
     anew = Prices()
@@ -223,11 +223,11 @@ def test_what_is_kept_between_choices_is_what_would_be_computed(pool: Fleet, new
 def test_a_pick_that_is_noted_raises_that_price_alone() -> None:
     pool, memory = measured([4, 4, 4]), Prices()
     before = prices(pool, JOB, memory).copy()
-    pool.touched = set()
+    pool.tracked, pool.touched = True, set()
     pool.reserved[1] += 1
     pool.own_waiting[1] += 1
     pool.queued_tokens[1] += 1000
-    pool.touched.add(1)
+    pool.touch(1)
     after = prices(pool, JOB, memory)
 
     assert after[1] - before[1] > 0.02
@@ -236,7 +236,7 @@ def test_a_pick_that_is_noted_raises_that_price_alone() -> None:
 
 def test_time_alone_makes_a_kept_price_old() -> None:
     pool, memory = measured([0, 8], own_in_flight=[8, 0]), Prices()
-    pool.touched = set()
+    pool.tracked, pool.touched = True, set()
     assert choose(pool, JOB, Random(1), memory) == 0
 
     pool.now_s += COUNT_LIMIT_S

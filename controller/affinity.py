@@ -1,0 +1,79 @@
+"""What a request is to each endpoint: its prompt less what is cached there, and whether its adapter is loaded.
+
+Keeps the index of prefixes and the residency of adapters in step with the table's endpoints; refuses to know rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from controller import prompts
+from controller.columns import identity
+from controller.model import Request
+from controller.policies.adapters import Adapters
+from controller.policies.fleet import Fleet, Job
+from controller.policies.prefix import PrefixIndex, block_hashes
+from controller.row import Row
+
+MEAN_WEIGHT = 0.01  # of one request in the means of the pool
+
+
+@dataclass(slots=True)
+class Affinity:
+    prefixes: PrefixIndex = field(default_factory=PrefixIndex)
+    adapters: Adapters = field(default_factory=Adapters)
+    _fleet: Fleet | None = None
+
+    def job(self, request: Request, fleet: Fleet) -> Job:
+        """The request as rules see it."""
+        if fleet is not self._fleet:
+            self._place(fleet)
+        resolved = request.resolved
+        prompt = prompts.read(request.kind, request.body)
+        if prompt is None:
+            job = Job(fleet.mean_prompt_tokens)
+        else:
+            job = Job(prompt.tokens, _expected(prompt.output_tokens, fleet))
+            if prompt.text:
+                job.blocks = block_hashes(prompt.text, _salt(request))
+                cached = self.prefixes.cached_tokens(job.blocks)
+                if cached is not None:
+                    job.uncached = np.maximum(prompt.tokens - cached, 0.0)
+        if resolved:
+            job.priority = resolved.priority
+            if resolved.adapter:
+                job.adapter_wait_s = self.adapters.wait_s(resolved.adapter)
+        return job
+
+    def sent(self, request: Request, job: Job, row: Row, fleet: Fleet) -> float:
+        """The request goes there; returns how many tokens it has to compute."""
+        name = identity(row)
+        uncached = job.prompt_tokens if job.uncached is None else float(job.uncached[row.index])
+        self.prefixes.add(name, job.blocks)
+        adapter = request.resolved.adapter if request.resolved else None
+        if adapter:
+            if row.engine and row.engine.max_adapters:
+                self.adapters.set_room(name, row.engine.max_adapters)
+            self.adapters.use(name, adapter)
+        fleet.mean_prompt_tokens += MEAN_WEIGHT * (job.prompt_tokens - fleet.mean_prompt_tokens)
+        fleet.mean_uncached_tokens += MEAN_WEIGHT * (uncached - fleet.mean_uncached_tokens)
+        return uncached
+
+    def _place(self, fleet: Fleet) -> None:
+        self.prefixes.place(fleet.ids, fleet.kv_tokens)
+        self.adapters.place(fleet.ids)
+        self._fleet = fleet
+
+
+def _expected(limit: float | None, fleet: Fleet) -> float | None:
+    """What a client allows is a limit, not a wish: only where it is below the usual it tells something."""
+    return limit if limit is not None and limit < fleet.mean_output_tokens else None
+
+
+def _salt(request: Request) -> str:
+    """Models and adapters do not share what they have computed."""
+    if request.resolved and request.resolved.target:
+        return request.resolved.target
+    return request.model or ""

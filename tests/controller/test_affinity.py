@@ -1,0 +1,161 @@
+"""What a request is to each endpoint, and what the picker makes of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from controller.model import ClusterChanged, FrameReceived, Reason, Request, Resolved
+from controller.paths import Kind
+from controller.picker import Picker
+from controller.policies.registry import POLICIES
+from controller.table import Table
+from tests.controller.known import cluster, engine, frame, kernel, pod, report, table
+
+SYSTEM = "You are a careful assistant. " * 400
+
+
+def ask(text: str, **changes: object) -> Request:
+    body = json.dumps({"model": "m", "prompt": text}).encode()
+    return replace(Request("/v1/completions", "m", None, Kind.COMPLETIONS, body=body), **changes)
+
+
+def busy(*names: str) -> Table:
+    made = table(*(pod(name) for name in names))
+    made.apply(frame({name: kernel(4) for name in names}, full=True, at=0.0), 0.0)
+    return made
+
+
+def picked(picker: Picker, request: Request, now: float = 0.0) -> str:
+    pick = picker.pick(request, now)
+    assert pick is not None
+    pick.end(now)
+    return pick.row.endpoint.pod
+
+
+def test_a_prompt_goes_where_its_beginning_is_cached() -> None:
+    picker = Picker(busy("a", "b", "c", "d"), rng=Random(1))
+    first = picked(picker, ask(SYSTEM + "first"))
+    again = [picked(picker, ask(f"{SYSTEM}{number}")) for number in range(6)]
+
+    assert set(again) == {first}
+    row = next(row for row in picker.table.rows if row.endpoint.pod == first)
+    assert row.picks[Reason.PREFIX] == 6
+
+
+def test_but_not_into_a_queue_that_takes_longer() -> None:
+    made = busy("a", "b")
+    picker = Picker(made, rng=Random(1))
+    first = picked(picker, ask(SYSTEM + "first"))
+    made.apply(frame({first: kernel(40, at=0.01, waiting=36, started=40)}, at=0.01), 0.01)
+
+    assert picked(picker, ask(SYSTEM + "second"), 0.01) != first
+
+
+def test_another_pod_at_the_same_address_has_nothing_cached() -> None:
+    made = busy("a", "b")
+    picker = Picker(made, rng=Random(1))
+    first = picked(picker, ask(SYSTEM))
+    pods = [pod(name, uid="another" if name == first else f"uid-{name}") for name in "ab"]
+    made.apply(ClusterChanged(cluster(*pods)), 0.0)
+
+    job = picker.affinity.job(ask(SYSTEM), made.fleet)
+    assert job.uncached is None
+
+
+def test_models_do_not_share_what_is_cached() -> None:
+    made = busy("a", "b")
+    picker = Picker(made, rng=Random(1))
+    picked(picker, ask(SYSTEM, resolved=Resolved("m", "tuned", None, 0, "")))
+
+    assert picker.affinity.job(ask(SYSTEM), made.fleet).uncached is None
+    assert (
+        picker.affinity.job(ask(SYSTEM, resolved=Resolved("x", "tuned", None, 0, "")), made.fleet).uncached is not None
+    )
+
+
+def test_an_adapter_stays_where_it_is_loaded() -> None:
+    picker = Picker(busy("a", "b", "c"), rng=Random(1))
+    request = ask("hi", resolved=Resolved("m", "tuned", "tuned", 0, ""))
+
+    assert len({picked(picker, request) for _ in range(8)}) == 1
+
+
+def test_an_engine_tells_how_many_adapters_it_can_hold() -> None:
+    made = table(pod("a"))
+    told = replace(engine(1, 0), max_adapters=1)
+    made.apply(FrameReceived("node-1", True, [report("a", kernel(1), told)]), 0.0)
+    picker = Picker(made, rng=Random(1))
+    for name in ("x", "y"):
+        picked(picker, ask("hi", resolved=Resolved("m", name, name, 0, "")))
+
+    assert picker.affinity.adapters.wait_s("x")[0] > 0
+    assert picker.affinity.adapters.wait_s("y")[0] == 0
+
+
+def test_a_long_prompt_goes_past_a_queue_and_a_short_one_counts_little() -> None:
+    made = busy("a", "b")
+    picker = Picker(made, rng=Random(1))
+    long = picker.pick(ask("word " * 40_000), 0.0)
+    assert long is not None
+    others = [picker.pick(ask("hi"), 0.0) for _ in range(5)]
+
+    assert all(other is not None and other.row is not long.row for other in others)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_every_policy_runs_live(name: str) -> None:
+    made = busy("a", "b", "c")
+    picker = Picker(made, POLICIES[name], Random(1))
+    picks = [picker.pick(ask(f"{SYSTEM}{number % 3}"), number * 0.01) for number in range(30)]
+
+    assert all(picks)
+    for pick in picks:
+        assert pick is not None
+        pick.end(0.4)
+    assert picker.turn == 30
+    assert picker.ranks(0.5)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_no_policy_picks_what_is_not_ready(name: str) -> None:
+    made = table(pod("a", ready=False), pod("b"), pod("c", terminating=True))
+    picker = Picker(made, POLICIES[name], Random(1))
+
+    assert {picked(picker, ask("hi")) for _ in range(20)} == {"b"}
+
+
+def test_a_subset_of_all_is_no_subset_and_costs_nothing() -> None:
+    made = busy("a", "b")
+    picker = Picker(made, rng=Random(1))
+    request = ask("hi", subset=("10.0.0.1", "10.0.0.2"))
+    picked(picker, request)
+    parts = picker.memory.parts
+
+    picked(picker, request, 0.001)
+    assert picker.memory.parts is parts
+
+
+def test_what_people_look_at_does_not_disturb_the_next_pick() -> None:
+    made = busy("a", "b")
+    picker = Picker(made, rng=Random(1))
+    picked(picker, ask("hi"))
+    made.reserve(made.rows[0], 0.0, 9e5, 9e5)
+    assert picker.ranks(0.0)[0] > picker.ranks(0.0)[1]
+
+    assert picked(picker, ask("hi")) == "b"
+
+
+def test_four_thousand_endpoints_some_of_them_twice() -> None:
+    names = [f"p{number}" for number in range(4000)]
+    pods = [
+        pod(name, f"10.{number // 65536}.{number // 250 % 250}.{number % 250 + 1}") for number, name in enumerate(names)
+    ]
+    made = table(*pods, *(pod(f"old{number}", pods[number].ip, ready=False) for number in range(100)))
+    picker = Picker(made, rng=Random(1))
+
+    assert len(made.rows) == 4000
+    assert len({picked(picker, ask("hi")) for _ in range(50)}) > 40
