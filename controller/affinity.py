@@ -17,6 +17,7 @@ from controller.policies.fleet import Fleet, Job
 from controller.policies.prefix import PrefixIndex, block_hashes
 from controller.row import Row
 
+WHOLE_WEIGHT = 0.02
 MEAN_WEIGHT = 0.01  # of one request in the means of the pool
 
 
@@ -36,6 +37,8 @@ class Affinity:
             job = Job(fleet.mean_prompt_tokens)
         else:
             job = Job(prompt.tokens, _expected(prompt.output_tokens, fleet))
+            if prompt.streams is not None:
+                fleet.whole_share += WHOLE_WEIGHT * ((not prompt.streams) - fleet.whole_share)
             if prompt.text:
                 job.blocks = block_hashes(prompt.text, _salt(request))
                 cached = self.prefixes.cached_tokens(job.blocks)

@@ -48,6 +48,7 @@ class Refusal:
     code: str
     text: str
     headers: Headers = ()
+    declined: str = ""  # the word it is counted under, if the request was turned away for others' sake
 
 
 NO_ENDPOINT = Refusal(
@@ -61,6 +62,14 @@ SHED = Refusal(
     "ResourceExhausted",
     "system saturated, sheddable request dropped",
     ((DROPPED_REASON, "rejected-saturated"), (RETRY_AFTER, str(RETRY_AFTER_S))),
+    "saturated",
+)
+LATE = Refusal(
+    429,
+    "ResourceExhausted",
+    "no endpoint could answer in time, request dropped",
+    ((DROPPED_REASON, "rejected-saturated"), (RETRY_AFTER, str(RETRY_AFTER_S))),
+    "late",
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from controller.pick import EJECTED_STEP, LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
-from controller.policies.fleet import EJECTED, FIELDS, LOST, STALLED, TERMINATING, UNREADY, Fleet
+from controller.policies.fleet import EJECTED, FIELDS, LOST, SCALARS, STALLED, TERMINATING, UNREADY, Fleet
 from controller.row import FOREVER, Row
 
 NAN = float("nan")
@@ -97,8 +97,9 @@ def rebuilt(before: Fleet, rows: Sequence[Row], now: float) -> Fleet:
     """A fleet of these rows. What was learned of an endpoint stays with it."""
     fleet = Fleet([identity(row) for row in rows], now)
     fleet.tracked = True
-    for name in ("mean_prompt_tokens", "mean_uncached_tokens", "mean_output_tokens", "pool_pace", "learned_at_s"):
+    for name in SCALARS:
         setattr(fleet, name, getattr(before, name))
+    fleet.now_s = now
     places = {name: at for at, name in enumerate(before.ids)}
     kept = [(at, places[name]) for at, name in enumerate(fleet.ids) if name in places]
     if kept:

@@ -50,6 +50,9 @@ class Config:
     refresh_metrics_interval_s: float = 0.05  # of engines that nothing else measures
     config_file: Path | None = None
     policy: str = "sonde"
+    slo_ttft_s: float = 5.0  # 0: no wish
+    slo_tpot_s: float = 0.0
+    explain_sample: int = 0
     agent_port: int = 9431
     ui: bool = False
     seed: int | None = None  # None: from the system
@@ -91,6 +94,9 @@ def parse(arguments: Sequence[str]) -> Config:
         refresh_metrics_interval_s=flags.refresh_metrics_interval,
         config_file=flags.config_file,
         policy=flags.policy,
+        slo_ttft_s=flags.slo_ttft,
+        slo_tpot_s=flags.slo_tpot,
+        explain_sample=flags.explain_sample,
         agent_port=flags.agent_port,
         ui=flags.ui,
         seed=flags.seed,
@@ -139,6 +145,12 @@ def _refresh(text: str) -> float:
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port number 0..65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
     return int(text)
 
 
@@ -259,6 +271,28 @@ def _parser() -> argparse.ArgumentParser:
         help="after that: for requests that still have no endpoint",
     )
     add("--policy", choices=sorted(POLICIES), default="sonde", help="how an endpoint is chosen")
+    add(
+        "--slo-ttft",
+        type=duration_s,
+        default="5s",
+        metavar="DURATION",
+        help="time a request may wait before its prompt's turn, by prediction; with --policy sonde, requests wait here "
+        "and get 429 beyond their class's share of it (critical 1.5, standard 0.8, sheddable 0.5); 0s: no limit",
+    )
+    add(
+        "--slo-tpot",
+        type=duration_s,
+        default="0s",
+        metavar="DURATION",
+        help="time between two tokens that a request may be sent to, likewise (1.3, 0.88, 0.7); 0s: no limit",
+    )
+    add(
+        "--explain-sample",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="explain each Nth pick in the log and at /debug/explain on the metrics port; 0: none",
+    )
     add("--agent-port", type=_port, default=9431, metavar="PORT", help="where agents serve their stream")
     add(
         "--ui",

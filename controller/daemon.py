@@ -38,10 +38,12 @@ from controller.config import Config
 from controller.counts import Counts
 from controller.engines import Engines
 from controller.exchange import ASSUMED_MODES
+from controller.explain import Explainer
 from controller.live import Board, Live
 from controller.metrics import ControllerPage
 from controller.model import Address, ClusterChanged, Event, address_of
 from controller.picker import Picker
+from controller.policies.admission import Budgets
 from controller.policies.registry import POLICIES
 from controller.saturation import LimitError
 from controller.snapshot import Snapshot, Totals, snapshot
@@ -139,8 +141,14 @@ class _Controller:
         config = self.config
         self.rng = Random(config.seed)
         self.table = Table(config.pool_group, config.pool_namespace, config.pool_name)
-        policy = POLICIES[config.policy]
-        self.picker = Picker(self.table, policy, self.rng, max_endpoints=config.max_endpoints)
+        self.picker = Picker(
+            self.table,
+            POLICIES[config.policy],
+            self.rng,
+            max_endpoints=config.max_endpoints,
+            budgets=Budgets(config.slo_ttft_s or None, config.slo_tpot_s or None),
+            explainer=Explainer(config.explain_sample),
+        )
         manner = extproc.Manner(assumed_mode=ASSUMED_MODES[config.request_body_mode], hooks=config.conformance_hooks)
         self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner, _gate(config.policy))
 
@@ -161,7 +169,11 @@ class _Controller:
             loop = asyncio.get_running_loop()
             page = ControllerPage(lambda: _ask(loop, self._snapshot)).page
             pages = web.Pages(
-                lambda: msgspec.json.encode(_ask(loop, self._document)), self.board if config.ui else None
+                lambda: msgspec.json.encode(_ask(loop, self._document)),
+                self.board if config.ui else None,
+                (lambda: msgspec.json.encode(_ask(loop, self.picker.explainer.latest)))
+                if config.explain_sample
+                else None,
             )
             metrics_port, close = web.serve(page, config.metrics_bind or config.bind, config.metrics_port, pages)
             resources.callback(close)
@@ -310,6 +322,7 @@ class _Controller:
         scrapes = self.engines.scrapes if self.engines else None
         return Totals(
             exchanges_open=self.processor.open,
+            waiting=self.processor.room.waiting,
             agents_known=self.agents.known if self.agents else 0,
             agents_connected=traffic.connected if traffic else 0,
             frames=traffic.frames if traffic else 0,

@@ -200,6 +200,13 @@ _TOTALS = (
         lambda taken: taken.totals.exchanges_open,
     ),
     _Total(
+        gauge(
+            "sonde_controller_requests_held",
+            "Requests that wait in the controller because no endpoint could answer them in time.",
+        ),
+        lambda taken: taken.totals.waiting,
+    ),
+    _Total(
         gauge("sonde_controller_endpoints", "Endpoints of the pool: pods times serving ports."),
         lambda taken: len(taken.endpoints),
     ),

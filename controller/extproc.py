@@ -17,13 +17,15 @@ import grpc
 import grpc.aio
 
 from controller.admission import Gate, admit_all
-from controller.classes import NO_ENDPOINT, Refusal, unknown_model
+from controller.classes import Refusal, unknown_model
 from controller.counts import Counts, Series
 from controller.exchange import BUFFERED, QUIET_S, UNDECLARED, Exchange
-from controller.model import Source
+from controller.model import Request, Source
 from controller.models import UnknownModel
 from controller.picker import Pick, Picker
+from controller.policies.admission import Waiter
 from controller.resolving import Resolver
+from controller.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ class ExternalProcessor:
 
     def __init__(self, picker: Picker, counts: Counts, manner: Manner | None = None, gate: Gate = admit_all) -> None:
         self._picker = picker
-        self._resolver = Resolver(picker.table, picker.rng, gate)
+        self._resolver = Resolver(picker.table, picker.rng)
+        self.room = Room(picker, gate)
         self._counts = counts
         self._manner = manner or Manner()
         # A response is of use where it may tell which endpoint served, and where nothing else tells its end.
@@ -82,7 +85,7 @@ class ExternalProcessor:
 
     async def process(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         exchange = Exchange(self._manner.assumed_mode, self._manner.hooks)
-        stream = _Stream(exchange, self._resolver, self._picker, self._counts, context, self.fault)
+        stream = _Stream(exchange, self._resolver, self.room, self._counts, context, self.fault)
         self.open += 1
         try:
             await self._request_phase(stream)
@@ -165,8 +168,8 @@ class _Stream:
         "_fault",
         "_judged",
         "_next",
-        "_picker",
         "_resolver",
+        "_room",
         "_sent",
         "_series",
         "context",
@@ -180,7 +183,7 @@ class _Stream:
         self,
         exchange: Exchange,
         resolver: Resolver,
-        picker: Picker,
+        room: Room,
         counts: Counts,
         context: grpc.aio.ServicerContext,
         fault: Callable[[], bool],
@@ -191,7 +194,7 @@ class _Stream:
         self.pick: Pick | None = None
         self.saw_end = False  # the gateway closed the stream, with or after the response
         self._resolver = resolver
-        self._picker = picker
+        self._room = room
         self._counts = counts
         self._fault = fault
         self._next: asyncio.Future[Any] | None = None  # a message that is already waited for
@@ -214,7 +217,7 @@ class _Stream:
             return False
         await self.send(self._guarded(lambda: self.exchange.receive(message)))
         if self.exchange.asks is not None:
-            await self.send(self._guarded(self._settle))
+            await self.send(await self._settled())
             self._sent = bool(self.exchange.destination)
         if self.exchange.served is not None and not self._judged:
             self._judged = True
@@ -233,7 +236,13 @@ class _Stream:
         except Exception:  # noqa: BLE001 - logged by _fault
             return self.exchange.fail(self._fault())
 
-    def _settle(self) -> list[bytes]:
+    async def _settled(self) -> list[bytes]:
+        try:
+            return await self._settle()
+        except Exception:  # noqa: BLE001 - as above
+            return self.exchange.fail(self._fault())
+
+    async def _settle(self) -> list[bytes]:
         request = self.exchange.asks
         assert request is not None
         began = time.perf_counter()
@@ -242,16 +251,21 @@ class _Stream:
             request = replace(request, resolved=self._resolver.resolve(request, now))
         except UnknownModel as error:
             return self._refuse(unknown_model(error.model))
-        refusal = self._resolver.refusal(request, now)
-        if refusal:
-            return self._refuse(refusal)
-        self.pick = self._picker.pick(request, now)
+        outcome = self._room.enter(request, now)
         decision_s = time.perf_counter() - began
         self._series = self._counts.picked(request, decision_s, size_bytes=self.exchange.size_bytes)
-        if self.pick is None:
-            return self._refuse(NO_ENDPOINT)
+        if isinstance(outcome, Waiter):
+            outcome = await self._room.wait(outcome)
+        if isinstance(outcome, Refusal):
+            return self._declined(request, outcome)
+        self.pick = outcome
         rewrite = request.resolved.rewrite if request.resolved else None
         return self.exchange.answer(self.pick.destination, rewrite)
+
+    def _declined(self, request: Request, refusal: Refusal) -> list[bytes]:
+        if refusal.declined and request.resolved:
+            self._counts.declined(refusal.declined, request.resolved.objective, request.resolved.priority)
+        return self._refuse(refusal)
 
     def _refuse(self, refusal: Refusal) -> list[bytes]:
         return self.exchange.refuse(refusal.status, refusal.code, refusal.text, refusal.headers)
@@ -276,6 +290,8 @@ class _Stream:
         if self._series is None:
             return
         status = self.exchange.response_status
+        if status is not None and self.pick is not None:
+            self.pick.answered(status, now)
         if status is not None and status >= 400:
             self._counts.failed(status, self._series)
         followed = self.pick is None or not self._sent or (self.saw_end and not self.exchange.outlives_stream)

@@ -14,6 +14,7 @@ import numpy as np
 
 from controller import reasons
 from controller.affinity import Affinity
+from controller.explain import Explainer, explained
 from controller.lastpicks import LastPicks
 from controller.model import Address, Reason, Request, Source
 from controller.policies.admission import Budgets, admits
@@ -51,6 +52,11 @@ class Pick:
         if other and other.source is not Source.KERNEL:  # a kernel has shown the request already
             self.row, self.reservation = other, self.table.reserve(other, now, before.tokens, before.uncached)
 
+    def answered(self, status: int, now: float) -> None:
+        """The gateway shows how the request was answered, where no kernel tells."""
+        if self.row.source is not Source.KERNEL:
+            self.row.answered(status, now)
+
     def drop(self, now: float) -> None:
         """The request was not sent."""
         self.table.drop(self.row, self.reservation, now)
@@ -74,6 +80,7 @@ class Proposal:
     reason: Reason
     forecast: Forecast
     fallbacks: tuple[Address, ...]
+    seen: tuple[Fleet, Job, int]  # what the policy chose from: the endpoints that the gateway allows
 
 
 @dataclass(slots=True)
@@ -86,6 +93,7 @@ class Picker:
     max_endpoints: int = 1  # one, and so many less one to fall back on
     affinity: Affinity = field(default_factory=Affinity)
     budgets: Budgets = field(default_factory=Budgets)
+    explainer: Explainer = field(default_factory=Explainer)
     memory: Any = None
 
     def __post_init__(self) -> None:
@@ -117,7 +125,7 @@ class Picker:
             self.last.note(now, reason, table.rows, self._ranks(seen), at, among)
         fallbacks = self._fallbacks(seen, at, among) if self.max_endpoints > 1 else ()
         told = forecast(seen_job, self.memory, at) if isinstance(self.memory, Prices) else NO_FORECAST
-        return Proposal(request, job, row, reason, told, fallbacks)
+        return Proposal(request, job, row, reason, told, fallbacks, (seen, seen_job, at))
 
     def admits(self, proposal: Proposal, waited_s: float = 0.0) -> bool:
         """Whether the request may be sent there now, by what it would get."""
@@ -126,6 +134,8 @@ class Picker:
     def take(self, proposal: Proposal, now: float) -> Pick:
         """Reserves what was proposed just now."""
         job, row, fleet = proposal.job, proposal.row, self.table.fleet
+        if self.explainer.wants(self.turn):
+            self.explainer.note(explained(proposal.request, *proposal.seen, self.memory, proposal.reason.value))
         self.turn += 1
         row.picks[proposal.reason] = row.picks.get(proposal.reason, 0) + 1
         uncached = self.affinity.sent(proposal.request, job, row, fleet)

@@ -25,6 +25,7 @@ class Prompt:
     tokens: float
     output_tokens: float | None = None  # at most, if the client says so
     text: bytes = b""  # in the order in which engines see it; b"": not known
+    streams: bool | None = None  # whether tokens are sent one by one; None: not known
 
 
 class _Body(msgspec.Struct):
@@ -37,6 +38,7 @@ class _Body(msgspec.Struct):
     prompt: msgspec.Raw = msgspec.Raw()
     input: msgspec.Raw = msgspec.Raw()
     text_input: msgspec.Raw = msgspec.Raw()
+    stream: msgspec.Raw = msgspec.Raw()
     max_tokens: msgspec.Raw = msgspec.Raw()
     max_completion_tokens: msgspec.Raw = msgspec.Raw()
     max_output_tokens: msgspec.Raw = msgspec.Raw()
@@ -59,8 +61,8 @@ def read(kind: Kind, body: bytes | None) -> Prompt | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Prompt(len(body) / TOKEN_BYTES)
     parts = [raw for raw in (bytes(getattr(found, name)) for name in _PROMPT_FIELDS) if raw]
-    output = None if kind is Kind.EMBEDDINGS else _limit(found)
-    return Prompt(sum(map(_tokens, parts)), 0.0 if kind is Kind.EMBEDDINGS else output, b"".join(parts))
+    output = 0.0 if kind is Kind.EMBEDDINGS else _limit(found)
+    return Prompt(sum(map(_tokens, parts)), output, b"".join(parts), bytes(found.stream) == b"true")
 
 
 def _tokens(raw: bytes) -> float:

@@ -1,6 +1,6 @@
-"""Looks a request up in what the pool's objects and its engines say now, and asks whether it may go on.
+"""Looks a request up in what the pool's objects and its engines say now.
 
-Owns the newest catalogue and what the engines were last heard to serve; the rules are in models.py and admission.py.
+Owns the newest catalogue and what the engines were last heard to serve; the rules are in models.py.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from controller.admission import Gate, admit_all
-from controller.classes import Refusal
 from controller.model import Request, Resolved
 from controller.models import NOTHING_KNOWN, Served, resolve
 from controller.table import Table
@@ -21,7 +19,6 @@ SERVED_FOR_S = 1.0  # walking all rows for each request would cost more than an 
 class Resolver:
     table: Table
     rng: Random = field(default_factory=Random)
-    gate: Gate = admit_all
     _served: Served = NOTHING_KNOWN
     _served_until_s: float = float("-inf")
 
@@ -31,10 +28,6 @@ class Resolver:
             self._served = served_by(self.table)
             self._served_until_s = now + SERVED_FOR_S
         return resolve(request, self.table.catalogue, self._served, self.rng)
-
-    def refusal(self, request: Request, now: float) -> Refusal | None:
-        """Why a resolved request gets no endpoint; None: it may have one."""
-        return self.gate(request, self.table, now)
 
 
 def served_by(table: Table) -> Served:

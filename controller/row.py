@@ -27,6 +27,7 @@ from controller.failures import Failures, Trust
 from controller.health import State, Vigil
 from controller.model import Endpoint, EngineSignal, KernelSignal, Reason, Source
 from controller.pick import EJECTED_STEP, LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
+from controller.policies.fleet import queue_of
 from controller.policies.price import COUNT_LIMIT_S, KV_FULL, SIGNAL_LIMIT_S
 from controller.reservations import Ledger
 
@@ -128,10 +129,11 @@ class Row:
             dues.append(self.kernel_at_s() + SIGNAL_LIMIT_S + 1e-6)
         self.due_s = min(dues)
 
-    def hear(self, kernel: KernelSignal, now: float) -> int:
+    def hear(self, kernel: KernelSignal, now: float, whole_share: float) -> int:
         """Takes a kernel's reading: what it shows of our requests, and how requests ended.
 
-        Returns how many of others it shows to have begun.
+        whole_share: of requests that are answered in one piece, so that their silence is no queue. Returns how many
+        of others it shows to have begun.
         """
         before, self.kernel = self.kernel, kernel
         starts = kernel.started - before.started if before else -1
@@ -143,9 +145,15 @@ class Row:
             self._judge(before, kernel, now)
         if starts > 0:
             self.unseen = 0
-        self.ledger.answered(kernel.waiting)
+        self.ledger.answered(round(queue_of(kernel.waiting, kernel.in_flight, whole_share, max)))
         self._warm(kernel)
         return others
+
+    def answered(self, status: int, now: float) -> None:
+        if status >= 500:
+            self.failures.failed(now)
+        else:
+            self.failures.succeeded(now)
 
     def _judge(self, before: KernelSignal, kernel: KernelSignal, now: float) -> None:
         failed = kernel.failed - before.failed

@@ -58,6 +58,7 @@ class Totals:
     """What is counted for the controller as a whole."""
 
     exchanges_open: int = 0
+    waiting: int = 0
     agents_known: int = 0
     agents_connected: int = 0
     frames: int = 0

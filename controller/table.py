@@ -278,7 +278,7 @@ class Table:
             row.kernel = None
         elif report.kernel is not row.kernel:
             self._follow_outputs(row, report.kernel)
-            others = row.hear(report.kernel, now)
+            others = row.hear(report.kernel, now, self.fleet.whole_share)
             if others > 0:
                 speed.sent(self.fleet, row.index, others * self.fleet.mean_uncached_tokens)
         self._evaluate(row, now)

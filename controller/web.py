@@ -47,15 +47,17 @@ SAFETY = {
 }
 NO_STORE = {"Cache-Control": "no-store"}
 PAGE_IS_OFF = b"the live page is off: start sonde-controller with --ui\n"
+EXPLAIN_IS_OFF = b"picks are not explained: start sonde-controller with --explain-sample N\n"
 READ_ONLY = b"nothing can be changed here: GET and HEAD only\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """What is served beside the metrics. `state` may be called from any thread; `board` None: no live page."""
+    """What is served beside the metrics, by what may be called from any thread. None: it is off."""
 
     state: Callable[[], bytes]
     board: Board | None = None
+    explain: Callable[[], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/state":
             self._waiting(lambda: self._answer(200, "application/json", self.pages.state(), NO_STORE))
+        elif path == "/debug/explain":
+            self._explain()
         elif path == "/ui" or path.startswith("/ui/"):
             self._page(path.removeprefix("/ui"))
         else:
@@ -112,6 +116,13 @@ class _Handler(BaseHTTPRequestHandler):
             answer()
         except TimeoutError:
             self._answer(503, "text/plain; charset=utf-8", b"too busy to answer\n", {"Retry-After": "1"})
+
+    def _explain(self) -> None:
+        explain = self.pages.explain
+        if explain is None:
+            self._answer(404, "text/plain; charset=utf-8", EXPLAIN_IS_OFF, {})
+        else:
+            self._waiting(lambda: self._answer(200, "application/json", explain(), NO_STORE))
 
     def _page(self, name: str) -> None:
         if self.pages.board is None:

@@ -145,10 +145,12 @@ class Line:
             least = min(flows, key=lambda flow: (self._given.get((priority, flow), 0.0), flows[flow][0].deadline_s))
             yield flows[least][0]
 
+    def everybody(self) -> list[Waiter]:
+        return [one for band in self._bands.values() for flow in band.flows.values() for one in flow]
+
     def expired(self, now: float) -> list[Waiter]:
         """Those whose deadline has come. They wait no more."""
-        late = [one for band in self._bands.values() for flow in band.flows.values() for one in flow]
-        late = [one for one in late if one.deadline_s <= now]
+        late = [one for one in self.everybody() if one.deadline_s <= now]
         for one in late:
             self.leave(one)
         return late

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Form = Any  # a number of one endpoint, or an array of all
 
 # `standing`: 0 is fine; the higher, the later. So the lowest standing names the endpoints to choose among, and
 # something is chosen whenever anything exists.
@@ -25,6 +26,7 @@ STALLED = 2.0  # owes answers and is silent for too long
 LOST = 4.0  # an accelerator of its is lost
 UNREADY = 8.0
 TERMINATING = 16.0
+WHOLE_MOST = 0.8
 STANDINGS = 32.0  # above all of them together
 
 FIELDS = (
@@ -68,13 +70,14 @@ _NONE_YET = ("queue_busy_s", "queue_turns", "sent_rate", "failures", "standing")
 _KNOWN_FROM_THE_START = dict.fromkeys((*_OWN, *_NONE_YET), 0.0) | {"speed": 1.0}
 
 
-_SCALARS = ("now_s", "mean_prompt_tokens", "mean_uncached_tokens", "mean_output_tokens", "pool_pace", "learned_at_s")
+_MEANS = ("mean_prompt_tokens", "mean_uncached_tokens", "mean_output_tokens", "whole_share")
+SCALARS = ("now_s", *_MEANS, "pool_pace", "learned_at_s")
 
 
 class Fleet:
     """All endpoints at one instant. Unknown until written, except own counts, which begin at none."""
 
-    __slots__ = (*FIELDS, *_SCALARS, "ids", "matrix", "touched", "tracked")
+    __slots__ = (*FIELDS, *SCALARS, "ids", "matrix", "touched", "tracked")
 
     in_flight: Array
     waiting: Array
@@ -110,6 +113,7 @@ class Fleet:
     mean_prompt_tokens: float
     mean_uncached_tokens: float
     mean_output_tokens: float
+    whole_share: float  # of requests that are answered in one piece: they wait for their first byte to the end
     pool_pace: float  # the median pace; 1.0 while none is known
     learned_at_s: float  # when speeds were last learned
 
@@ -120,6 +124,7 @@ class Fleet:
         self.mean_prompt_tokens = 512.0
         self.mean_uncached_tokens = 512.0
         self.mean_output_tokens = 200.0
+        self.whole_share = 0.0
         self.pool_pace = 1.0
         self.learned_at_s = now_s
         self.matrix = _unknown(len(self.ids)) if matrix is None else matrix
@@ -155,7 +160,7 @@ class Fleet:
     def part(self, indexes: Sequence[int]) -> Fleet:
         """A copy of some endpoints, in this order."""
         part = Fleet([self.ids[index] for index in indexes], self.now_s, self.matrix[:, list(indexes)])
-        for name in _SCALARS:
+        for name in SCALARS:
             setattr(part, name, getattr(self, name))
         return part
 
@@ -210,3 +215,15 @@ class Policy:
     first_byte: Callable[[Fleet, int, Job, float, Any], None] = nothing  # and the time to it in seconds
     ended: Callable[[Fleet, int, Job, float, Any], None] = nothing  # and the whole time in seconds; NaN: it failed
     live: bool = True  # False: needs what only a simulation or the response can show
+
+
+def queue_of(waiting: Form, in_flight: Form, whole_share: float, maximum: Callable[[Form, Form], Form]) -> Form:
+    """Of the requests without a first byte, those that queue: of all others whole_share has none either.
+
+    Where nearly all are answered whole, silence tells nothing of a queue.
+    """
+    if whole_share <= 0.0:
+        return waiting
+    if whole_share > WHOLE_MOST:
+        return waiting * 0.0
+    return maximum(waiting - whole_share * in_flight, waiting * 0.0) / (1.0 - whole_share)

@@ -6,11 +6,11 @@ Arithmetic, comparison and `&` mean the same for floats and for arrays; choosing
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Form = Any  # a float or bool of one endpoint, or an array of all
+from controller.policies.fleet import Form
 
 
 class Forms(NamedTuple):

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from controller.policies.fleet import STANDINGS, Array, Fleet, Job, Policy
-from controller.policies.forms import ARRAYS, NUMBERS, Form, Forms
+from controller.policies.fleet import STANDINGS, Array, Fleet, Form, Job, Policy, queue_of
+from controller.policies.forms import ARRAYS, NUMBERS, Forms
 
 COUNT_LIMIT_S = 0.25  # a kernel's count that is older misleads more than it tells
 SIGNAL_LIMIT_S = 2.0  # and so does anything else that is older than this
@@ -98,7 +98,7 @@ class Part(NamedTuple):
     fresh: Form
 
 
-def count(columns: Any, now_s: float, form: Forms) -> Count:
+def count(columns: Any, now_s: float, whole_share: float, form: Forms) -> Count:
     """Kernel's counts and own requests they cannot hold yet; else the engine's page; else own requests alone."""
     in_flight, waiting, kernel_at_s = columns[0], columns[1], columns[2]
     reserved, unpaged, own_waiting, _, own_in_flight, own_open = columns[8:14]
@@ -107,7 +107,8 @@ def count(columns: Any, now_s: float, form: Forms) -> Count:
     requests = running + queued
     paged = (now_s - engine_at_s <= SIGNAL_LIMIT_S) & (running >= 0.0) & (queued >= 0.0) & (requests <= MOST_REQUESTS)
     total = form.where(fresh, in_flight + reserved, form.where(paged, requests + unpaged, own_in_flight))
-    silent = form.where(waiting >= 0.0, form.minimum(waiting, in_flight), 0.0) + reserved
+    silent = form.where(waiting >= 0.0, form.minimum(waiting, in_flight), 0.0)
+    silent = queue_of(silent, in_flight, whole_share, form.maximum) + reserved
     silent = form.where(fresh, silent, form.where(paged, queued + unpaged, own_waiting))
     total = form.maximum(total, own_open)
     total = form.where((total >= 0.0) & (total <= MOST_REQUESTS), total, 0.0)
@@ -188,7 +189,7 @@ class Prices:
     def _rebuild(self, fleet: Fleet) -> None:
         columns = fleet.matrix
         with np.errstate(all="ignore"):
-            counted = count(columns, fleet.now_s, ARRAYS)
+            counted = count(columns, fleet.now_s, fleet.whole_share, ARRAYS)
         known = np.count_nonzero(counted.known)
         usual = float(counted.total[counted.known].sum()) / known if known else 0.0
         self.pool = Pool(
@@ -210,7 +211,7 @@ class Prices:
         """Brings one endpoint up to date; False if that changes something for the others."""
         column = fleet.matrix[:, at].tolist()
         pool = self.pool._replace(now_s=fleet.now_s)
-        counted = count(column, fleet.now_s, NUMBERS)
+        counted = count(column, fleet.now_s, fleet.whole_share, NUMBERS)
         fresh, total = self.parts[6, at], self.parts[5, at]
         if counted.fresh != fresh:
             return False

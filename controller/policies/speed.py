@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from controller.policies.fleet import Array, Fleet
+from controller.policies.fleet import Array, Fleet, queue_of
 from controller.policies.price import COUNT_LIMIT_S, ENGINE, LONGEST_S, MOST_REQUESTS, Engine
 
 PACE_S = 0.7  # a pace follows its pod with this time constant
@@ -48,7 +48,9 @@ def _follow_queues(fleet: Fleet, passed_s: float) -> None:
     fleet.queue_busy_s *= kept
     fleet.queue_turns *= kept
     fresh = fleet.kernel_age_s <= COUNT_LIMIT_S
-    waits = fresh & (fleet.waiting >= 1.0) & (fleet.waiting <= MOST_REQUESTS)
+    with np.errstate(invalid="ignore"):
+        queue = queue_of(fleet.waiting, fleet.in_flight, fleet.whole_share, np.maximum)
+    waits = fresh & (queue >= 1.0) & (queue <= MOST_REQUESTS)
     fleet.queue_busy_s[waits] += passed_s
     with np.errstate(invalid="ignore"):
         turns = fleet.answered - fleet.answered_before

@@ -159,3 +159,16 @@ def test_four_thousand_endpoints_some_of_them_twice() -> None:
 
     assert len(made.rows) == 4000
     assert len({picked(picker, ask("hi")) for _ in range(50)}) > 40
+
+
+def test_a_picker_learns_how_many_are_answered_whole() -> None:
+    made = busy("a", "b")
+    picker = Picker(made, rng=Random(1))
+    for _ in range(200):
+        picked(picker, ask("hi"))
+    assert made.fleet.whole_share == pytest.approx(1.0, abs=0.05)
+
+    stream = json.dumps({"model": "m", "prompt": "hi", "stream": True}).encode()
+    for _ in range(200):
+        picked(picker, ask("hi", body=stream))
+    assert made.fleet.whole_share == pytest.approx(0.0, abs=0.05)

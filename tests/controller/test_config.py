@@ -21,6 +21,7 @@ def test_the_defaults_are_the_fields(tmp_path: Path) -> None:
     assert config.refresh_metrics_interval_s == pytest.approx(0.05)
     assert (config.max_endpoints, config.conformance_hooks, config.cert_reload) == (1, False, True)
     assert (config.drain_delay_s, config.drain_timeout_s) == (5, 30)
+    assert (config.slo_ttft_s, config.slo_tpot_s, config.explain_sample) == (5, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,8 @@ def test_switches_take_a_value_or_none_as_in_go(tmp_path: Path, flag: str, wante
         (["--max-endpoints", "0"], "no number 1..16"),
         (["--request-body-mode", "none"], "invalid choice"),
         (["--drain-delay", "5"], "no duration"),
+        (["--slo-ttft", "5"], "no duration"),
+        (["--explain-sample", "-1"], "no whole number"),
         (["--bind", "nonsense"], "no IP address"),
         (["--nonsense"], "--nonsense"),
     ],

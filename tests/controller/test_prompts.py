@@ -94,3 +94,11 @@ def test_no_bytes_raise(kind: Kind, raw: bytes) -> None:
     prompt = read(kind, raw)
 
     assert prompt is None or prompt.tokens >= 0
+
+
+@pytest.mark.parametrize(("fields", "streams"), [({"stream": True}, True), ({"stream": False}, False), ({}, False)])
+def test_a_request_tells_whether_its_answer_comes_by_and_by(fields: dict[str, object], streams: bool) -> None:
+    prompt = read(Kind.CHAT, body(messages=[], **fields))
+
+    assert prompt is not None
+    assert prompt.streams is streams

@@ -24,8 +24,8 @@ LIMIT_S = 20
 
 
 @contextmanager
-def served(board: Board | None, state=lambda: b"{}", bind: str = "127.0.0.1") -> Iterator[int]:
-    port, close = web.serve(lambda: ["answer 42.0\n"], bind, 0, web.Pages(state, board))
+def served(board: Board | None, state=lambda: b"{}", bind: str = "127.0.0.1", explain=None) -> Iterator[int]:
+    port, close = web.serve(lambda: ["answer 42.0\n"], bind, 0, web.Pages(state, board, explain))
     try:
         yield port
     finally:
@@ -228,3 +228,12 @@ def test_a_viewer_that_reads_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyP
             writer.close()
 
     run(body(), timeout_s=60, debug=False)
+
+
+def test_picks_are_explained_only_where_somebody_asked_for_it() -> None:
+    with served(None) as port:
+        answer, body = ask(port, "/debug/explain")
+        assert (answer.status, b"--explain-sample" in body) == (404, True)
+    with served(None, explain=lambda: b"[1]") as port:
+        answer, body = ask(port, "/debug/explain")
+        assert (answer.status, answer.getheader("Content-Type"), body) == (200, "application/json", b"[1]")

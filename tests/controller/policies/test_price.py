@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.policies.fleet import EJECTED, STALLED, TERMINATING, UNREADY, Fleet, Job
+from controller.policies.fleet import EJECTED, STALLED, TERMINATING, UNREADY, Fleet, Job, queue_of
 from controller.policies.price import (
     COLD_S,
     COUNT_LIMIT_S,
@@ -259,3 +259,19 @@ def test_the_forecast_is_of_the_endpoint_that_was_chosen() -> None:
     assert near.gap_s == pytest.approx(0.0071, rel=0.2)
     assert near.measured
     assert far.wait_s - near.wait_s == pytest.approx(0.235)
+
+
+def test_requests_that_are_answered_whole_are_no_queue() -> None:
+    """Of 20 in flight 5 are silent; where a quarter is answered whole, that is what is expected without a queue."""
+    pool = measured([20, 20], [5, 0])
+    assert priced(pool)[0] > priced(pool)[1] + 0.05
+
+    pool.whole_share = 0.25
+    assert priced(pool)[0] == pytest.approx(priced(pool)[1])
+
+
+@given(st.floats(0.0, 1.0), st.integers(0, 50), st.integers(0, 50))
+def test_a_queue_is_never_negative_nor_more_than_what_is_silent(share: float, silent: int, in_flight: int) -> None:
+    queue = queue_of(float(min(silent, in_flight)), float(in_flight), share, max)
+
+    assert 0.0 <= queue <= in_flight + 1e-6
