@@ -105,7 +105,8 @@ _WENT = Row(
     (
         graph(
             "Picks by reason",
-            "fewest: the least loaded endpoint. tie: drawn among equals. only: there is one. stalled, unready: "
+            "cheapest: by price. prefix, adapter: for what is cached or loaded. least-work: too few kernels tell. "
+            "tie: drawn among equals. only: there is one. rule: by another policy. stalled: "
             "nothing better was left.",
             "reqps",
             ("sum by (reason) (rate(sonde_controller_picks_total{$M}[$R]))", "{{reason}}"),
