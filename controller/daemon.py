@@ -291,6 +291,7 @@ class _Controller:
 
     def _emit(self, event: Event, now: float) -> None:
         self.table.apply(event, now)
+        self.picker.prepare(now)
 
     def _is_busy(self) -> bool:
         now = time.monotonic()

@@ -99,6 +99,13 @@ class Picker:
     def __post_init__(self) -> None:
         self.memory = self.policy.new()
 
+    def prepare(self, now: float) -> None:
+        """Does now what a pick would have to do first; to be called when the table has heard something."""
+        fleet = self.table.fleet
+        if fleet.touched is None and isinstance(self.memory, Prices):
+            fleet.now_s = now
+            self.memory.refresh(fleet)
+
     def pick(self, request: Request, now: float) -> Pick | None:
         """An endpoint, reserved; None if none is ready, or none that the gateway allows."""
         proposal = self.propose(request, now)
