@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from controller import extproc, tls
-from controller.exchange import BUFFERED
+from controller.exchange import BUFFERED, NONE
 from lab import manifests, wire
 from lab.manifests import LabPod
 from lab.watch import samples
@@ -283,3 +284,18 @@ def test_a_port_that_is_taken_is_one_line_and_status_1(tmp_path: Path, flag: str
     assert done.returncode == 1
     assert f"cannot listen at 127.0.0.1:{port} for " in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_each_policy_by_its_name_picks_and_explains_if_asked(tmp_path: Path) -> None:
+    async def body(policy: str) -> None:
+        async with controller(tmp_path, "--policy", policy, "--explain-sample", "1") as running:
+            await running.until("readiness", SERVING)
+            (answer,) = await asked(running.port, m.headers(NONE), answers=1)
+            told = json.loads(await wire.get("127.0.0.1", running.metrics_port, "/debug/explain"))
+            assert [pick["chosen"] for pick in told] == [m.header_pick(answer)]
+            status, said = await running.end()
+            assert (status, said.count(" pick {")) == (0, 1)
+
+    write(tmp_path, pods=3)
+    for policy in ("sonde", "least-request"):
+        run(body(policy))
