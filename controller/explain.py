@@ -21,7 +21,13 @@ log = logging.getLogger(__name__)
 
 KEPT = 64
 ALTERNATIVES = 8
-_AGAINST = ((TERMINATING, "terminating"), (UNREADY, "unready"), (LOST, "lost device"), (STALLED, "stalled"), (EJECTED, "ejected"))
+_AGAINST = (
+    (TERMINATING, "terminating"),
+    (UNREADY, "unready"),
+    (LOST, "lost device"),
+    (STALLED, "stalled"),
+    (EJECTED, "ejected"),
+)
 
 
 class Explainer:

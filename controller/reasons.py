@@ -11,7 +11,13 @@ from controller.pick import EJECTED_STEP, LOST_STEP, STALLED_STEP, TERMINATING_S
 from controller.policies.fleet import EJECTED, LOST, STALLED, TERMINATING, UNREADY, Array, Fleet, Job
 from controller.policies.price import STANDING_S, Prices, prices
 
-_STEPS = ((TERMINATING, TERMINATING_STEP), (UNREADY, UNREADY_STEP), (LOST, LOST_STEP), (STALLED, STALLED_STEP), (EJECTED, EJECTED_STEP))
+_STEPS = (
+    (TERMINATING, TERMINATING_STEP),
+    (UNREADY, UNREADY_STEP),
+    (LOST, LOST_STEP),
+    (STALLED, STALLED_STEP),
+    (EJECTED, EJECTED_STEP),
+)
 
 
 def reason(fleet: Fleet, job: Job, at: int, memory: Any) -> Reason:
