@@ -284,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
         type=duration_s,
         default="0s",
         metavar="DURATION",
-        help="time between two tokens that a request may be sent to, likewise (1.3, 0.88, 0.7); 0s: no limit",
+        help="time between two tokens that a request may be sent to, likewise (1.1, 0.72, 0.6); 0s: no limit",
     )
     add(
         "--explain-sample",
