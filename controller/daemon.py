@@ -314,6 +314,7 @@ class _Controller:
             picks=self.picker.turn,
             exchanges_open=self.processor.open,
             agents_connected=self.agents.traffic.connected if self.agents else 0,
+            price_unit=document.SECONDS if config.policy == "sonde" else document.REQUESTS,
         )
         now = time.monotonic()
         return document.document(self.table, self.picker.ranks(now), self.picker.last, summary, now)

@@ -54,10 +54,10 @@ def test_prices_in_seconds_are_read_as_times() -> None:
     picker = Picker(made, rng=Random(1))
     picker.pick(Request("/", "m", None), 0.0)
     in_seconds = Summary("default", "p", True, "sonde", 1, 0, 1, SECONDS)
-    told = msgspec.json.decode(msgspec.json.encode(document(made, picker.last, in_seconds, 0.0)))
+    told = msgspec.json.decode(msgspec.json.encode(document(made, picker.ranks(0.0), picker.last, in_seconds, 0.0)))
     told["picks"][0]["rank"], told["picks"][0]["alternatives"][0]["rank"] = 0.0214, 1.5
     came = seen(told, 0.0, deque())
-    assert came.title[1] == "last pick 0.0 s ago: b for 21 ms (fewest), not a for 1500 ms"
+    assert came.title[1] == "last pick 0.0 s ago: b for 21 ms (tie), not a for 1500 ms"
     assert "(price in s)" in came.title[0]
 
 
