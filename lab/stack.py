@@ -113,7 +113,7 @@ class Starter:
         except processes.ProcessError as error:
             raise LoadRefused(str(error)) from error
 
-    async def agent(self) -> Process:
+    async def agent(self, *more: str) -> Process:
         ground, ports = self._ground, self._ground.ports
         assert ground.pins is not None
         command = program(
@@ -123,6 +123,7 @@ class Starter:
             *("--cgroup-root", str(ground.lab_slice), "--pin-root", str(ground.pins.root)),
             *("--bind", ground.node_ip, "--port", str(ports.agent), "--metrics-port", str(ports.agent_metrics)),
             "--plain-text",  # nothing leaves the machine
+            *more,
         )
         return await self._start("agent", ground.node_command(command))
 

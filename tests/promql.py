@@ -10,8 +10,6 @@ from controller.metrics import FAMILIES as CONTROLLER
 
 # made by Prometheus itself
 ITS_OWN = {"up", "ALERTS"}
-# of exporters that others run beside us
-OTHERS = {"DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED"}
 
 _WORDS = {
     "by", "without", "on", "ignoring", "group_left", "group_right", "and", "or", "unless", "bool", "offset", "inf",

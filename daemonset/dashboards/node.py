@@ -5,7 +5,6 @@ from __future__ import annotations
 from daemonset.dashboards.grafana import MATCHERS, Dashboard, Panel, Row, Variable, graph, quantiles
 
 _POD = "namespace, pod"
-_DEVICE = '{namespace=~"$namespace", pod=~"$pod"}'  # another exporter's: its job and instance are not ours
 
 
 def _by_pod(title: str, text: str, unit: str, expression: str, width: int = 8) -> Panel:
@@ -151,22 +150,43 @@ _NETWORK = Row(
 )
 
 _DEVICES = Row(
-    "Devices (from DCGM exporter, where it runs)",
+    "Devices (where the agent is told where to ask)",
     (
         graph(
             "Accelerator utilization",
-            "Share of time the pod's GPUs were busy, by NVIDIA's DCGM exporter. Busy with no first tokens: prefill; "
-            "idle with a stalled pod: the engine hangs.",
-            "percent",
-            (f"max by ({_POD}, gpu) (DCGM_FI_DEV_GPU_UTIL{_DEVICE})", "{{pod}} GPU {{gpu}}"),
-            width=12,
+            "Busy with no first tokens: prefill. Idle with a stalled pod: the engine hangs.",
+            "percentunit",
+            (f"max by ({_POD}, device) (sonde_pod_device_utilization_ratio{{$P}})", "{{pod}} {{device}}"),
+            width=6,
+            maximum=1,
         ),
         graph(
             "Accelerator memory",
-            "Memory in use on the pod's GPUs, by NVIDIA's DCGM exporter.",
-            "mbytes",
-            (f"sum by ({_POD}, gpu) (DCGM_FI_DEV_FB_USED{_DEVICE})", "{{pod}} GPU {{gpu}}"),
-            width=12,
+            "Share of the device's memory in use.",
+            "percentunit",
+            (
+                f"max by ({_POD}, device) (sonde_pod_device_memory_used_bytes{{$P}})"
+                f" / max by ({_POD}, device) (sonde_pod_device_memory_bytes{{$P}})",
+                "{{pod}} {{device}}",
+            ),
+            width=6,
+            maximum=1,
+        ),
+        graph(
+            "Accelerator power",
+            "Power the device draws. Falls with the clocks when it is throttled.",
+            "watt",
+            (f"max by ({_POD}, device) (sonde_pod_device_power_watts{{$P}})", "{{pod}} {{device}}"),
+            width=6,
+        ),
+        graph(
+            "Accelerator health",
+            "healthy: 0 after a fatal Xid or while an NPU is unhealthy. throttled: 1 while its clocks are held down.",
+            "none",
+            (f"min by ({_POD}, device) (sonde_pod_device_healthy{{$P}})", "{{pod}} {{device}} healthy"),
+            (f"max by ({_POD}, device) (sonde_pod_device_throttled{{$P}})", "{{pod}} {{device}} throttled"),
+            width=6,
+            maximum=1,
         ),
     ),
 )

@@ -1,7 +1,6 @@
 """The dashboards: written from their Python, and right by the rules of grafana/dashboard-linter.
 
-Each rule of its documentation has a test here of the same name. Excluded, as its .lint files allow with a reason:
-target-job-rule and target-instance-rule for metrics of other exporters, whose jobs and instances are not ours.
+Each rule of its documentation has a test here of the same name, and none is excluded.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Any
 import pytest
 
 from daemonset.dashboards.__main__ import ALL, FOLDER, pages
-from tests.promql import OTHERS, exported, metrics_of
+from tests.promql import exported, metrics_of
 
 # units used here, all of them in Grafana's list
-UNITS = {"none", "s", "bytes", "mbytes", "percent", "percentunit", "reqps", "ops", "cps", "pps", "Bps"}
+UNITS = {"none", "s", "bytes", "percentunit", "watt", "reqps", "ops", "cps", "pps", "Bps"}
 GRAPHS = ("timeseries", "stat")
 
 Json = dict[str, Any]
@@ -147,8 +146,6 @@ def test_target_rate_interval_rule(query: str) -> None:
 
 @every_query
 def test_target_job_rule_and_target_instance_rule(query: str) -> None:
-    if metrics_of(query) <= OTHERS:
-        return
     selectors = re.findall(r"\w+\{([^}]*)\}", query)
     assert selectors
     assert len(selectors) == len([name for name in re.findall(r"[\w:]+", query) if name in metrics_of(query)])
@@ -165,7 +162,7 @@ def test_target_counter_agg_rule(query: str) -> None:
 @every_query
 def test_every_metric_is_exported(query: str) -> None:
     assert metrics_of(query)
-    assert metrics_of(query) <= exported() | OTHERS
+    assert metrics_of(query) <= exported()
 
 
 @every_dashboard

@@ -37,16 +37,29 @@ class Lab:
         self.starter = stack.Starter(running.ground, running.home, held)
         self._runner = runner
 
-    def run(self, body: Coroutine[Any, Any, None]) -> None:
+    def run(self, body: Coroutine[Any, Any, None], limit_s: float = LIMIT_S) -> None:
         async def limited() -> None:
-            async with asyncio.timeout(LIMIT_S):
+            async with asyncio.timeout(limit_s):
                 await self.until(lambda table: all(row.source == "kernel" and row.in_flight == 0 for row in table))
                 await body
 
         self._runner.run(limited())
 
+    async def restart_agent(self, *more: str) -> None:
+        """Stops whichever runs, and waits until the one with these flags is heard."""
+        for process in self.starter.started + list(self.stack.running):
+            if process.name == "agent":
+                await process.stop()
+        await self.until(lambda table: all(row.source != "kernel" for row in table))
+        await self.starter.agent(*more)
+        await self.until(lambda table: all(row.source == "kernel" for row in table))
+
     async def ask(self, tokens: int = 4, **headers: str) -> Answer:
-        body = json.dumps({"model": "lab", "prompt": "hello", "max_tokens": tokens}).encode()
+        return await self.post(
+            json.dumps({"model": "lab", "prompt": "hello", "max_tokens": tokens}).encode(), **headers
+        )
+
+    async def post(self, body: bytes, **headers: str) -> Answer:
         return await asyncio.to_thread(
             post, self.ground.node_ip, self.ground.ports.sonde, "/v1/completions", body, headers
         )

@@ -106,9 +106,22 @@ CASES = [
         "SondeOpaqueConnections", {_OPENED: "0+60x60", _OPAQUE: "0+60x60"}, POD, {_OPENED: "0+60x60", _OPAQUE: "0+6x60"}
     ),
     Case(
+        "SondeDeviceLost",
+        {_pods("sonde_pod_device_healthy", ', device="GPU-1"'): "1x20 0x40"},
+        f'{POD}, device="GPU-1"',
+        {_pods("sonde_pod_device_healthy", ', device="GPU-1"'): "1x60"},
+    ),
+    # hot for some minutes
+    Case(
+        "SondeDeviceThrottled",
+        {_pods("sonde_pod_device_throttled", ', device="GPU-1"'): "1x60"},
+        f'{POD}, device="GPU-1"',
+        {_pods("sonde_pod_device_throttled", ', device="GPU-1"'): "0x20 1x40"},
+    ),
+    Case(
         "SondeAgentDown",
-        {_agent("up"): "0x60"},
-        AGENT,
+        {'up{job="sonde-system/sonde-agent", instance="n1:9432"}': "0x60"},  # as the Prometheus operator names it
+        'job="sonde-system/sonde-agent", instance="n1:9432"',
         {_agent("up"): "1x60", 'up{job="other", instance="n1:9432"}': "0x60"},
     ),
     Case(
