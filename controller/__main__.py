@@ -11,6 +11,8 @@ import uvloop
 from controller import daemon, top
 from controller.config import parse
 
+log = logging.getLogger(__name__)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT, or shows what another one serves; returns the exit status."""
@@ -19,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return top.main(given[1:])
     config = parse(given)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if config.ignored:
+        log.info("flags of other pickers, without effect here: %s", ", ".join(config.ignored))
     try:
         uvloop.run(daemon.run_until_signal(config))
     except daemon.StartError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from controller.exchange import ASSUMED_MODES
+from controller.forms import GROUP_03, own_form
 from controller.policies.registry import POLICIES
 from controller.tls import CERTIFICATE, KEY
 
@@ -56,6 +57,7 @@ class Config:
     agent_port: int = 9431
     ui: bool = False
     seed: int | None = None  # None: from the system
+    ignored: tuple[str, ...] = ()  # flags of other pickers, without effect
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,7 +70,10 @@ class _Parser(argparse.ArgumentParser):
 def parse(arguments: Sequence[str]) -> Config:
     """The configuration. Faults print one line to stderr and exit with status 2."""
     parser = _parser()
-    flags = parser.parse_args(arguments)
+    given = own_form(arguments)
+    if given.release_03:
+        parser.set_defaults(pool_group=GROUP_03)
+    flags = parser.parse_args(given.own)
     config = Config(
         pool_name=flags.pool_name,
         manifests=flags.manifests,
@@ -100,6 +105,7 @@ def parse(arguments: Sequence[str]) -> Config:
         agent_port=flags.agent_port,
         ui=flags.ui,
         seed=flags.seed,
+        ignored=given.ignored,
     )
     try:
         fault = _fault(config)
