@@ -1,18 +1,21 @@
 """Whether a request may go on to its pick: the judges of saturation.py on what the table knows now.
 
-Owns which policy has which judge; refuses to know protocols and picks.
+Owns which policy has which judge and which thresholds; refuses to know protocols and picks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from controller.classes import SHED, STANDARD, Refusal
 from controller.engines import SCRAPES_PER_S
 from controller.model import Request
+from controller.policies.fleet import Policy
+from controller.policies.peers import gie
+from controller.policies.registry import POLICIES
 from controller.row import Row
-from controller.saturation import Limits, Load, at_pace, ceiling, is_saturated, limits, pressure, queue_of
+from controller.saturation import Limits, Load, at_pace, ceiling, is_saturated, pressure, queue_of
 from controller.table import Table
 
 PRESSURE_FOR_S = 0.01  # so long a pool's pressure is taken as it was: walking all of a large one costs more than a pick
@@ -23,15 +26,21 @@ Gate = Callable[[Request, Table, float], Refusal | None]
 PAGE_POLICIES = frozenset({"gie-v0.3", "gie-v1"})
 
 
-def gate_of(policy: str, environ: Mapping[str, str]) -> Gate:
-    """The judge of a policy. Raises LimitError for a threshold in the environment that is none."""
-    known = limits(policy, environ)
+def gate_of(policy: str, known: Limits) -> Gate:
+    """The judge of a policy, with its thresholds."""
     if policy == "gie-v0.3":
         # only InferenceModels with criticality Critical are never shed there
         return _Reference(known, shed_up_to=STANDARD)
     if policy == "gie-v1":
         return _Reference(known, shed_up_to=STANDARD - 1)
     return _Graded(known) if policy == "sonde" else admit_all
+
+
+def policy_of(name: str, known: Limits) -> Policy:
+    """The rule of a policy, with its thresholds."""
+    if name == "gie-v0.3":
+        return gie.tree(known.low_queue, known.queue, known.kv_cache_usage, known.adapter_affinity)
+    return POLICIES[name]
 
 
 def admit_all(_request: Request, _table: Table, _now: float) -> Refusal | None:

@@ -5,6 +5,7 @@ Keeps the index of prefixes and the residency of adapters in step with the table
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,7 @@ from controller import prompts
 from controller.columns import identity
 from controller.model import Request
 from controller.policies.adapters import Adapters
-from controller.policies.fleet import Fleet, Job
+from controller.policies.fleet import Array, Fleet, Job
 from controller.policies.prefix import PrefixIndex, block_hashes
 from controller.row import Row
 
@@ -27,8 +28,8 @@ class Affinity:
     adapters: Adapters = field(default_factory=Adapters)
     _fleet: Fleet | None = None
 
-    def job(self, request: Request, fleet: Fleet) -> Job:
-        """The request as rules see it."""
+    def job(self, request: Request, fleet: Fleet, rows: Sequence[Row]) -> Job:
+        """The request as rules see it. `rows`: of the fleet, in its order."""
         if fleet is not self._fleet:
             self._place(fleet)
         resolved = request.resolved
@@ -47,8 +48,17 @@ class Affinity:
         if resolved:
             job.priority = resolved.priority
             if resolved.adapter:
-                job.adapter_wait_s = self.adapters.wait_s(resolved.adapter)
+                job.adapter_wait_s = self._wait_s(resolved.adapter, rows, fleet.now_s)
         return job
+
+    def _wait_s(self, adapter: str, rows: Sequence[Row], now: float) -> Array:
+        """What own requests tell, and the pages: an adapter that an engine works with is loaded, whoever sent it."""
+        wait_s = self.adapters.wait_s(adapter)
+        for at, row in enumerate(rows):
+            engine = row.fresh_engine(now)
+            if engine and adapter in engine.adapters:
+                wait_s[at] = 0.0
+        return wait_s
 
     def sent(self, request: Request, job: Job, row: Row, fleet: Fleet) -> float:
         """The request goes there; returns how many tokens it has to compute."""

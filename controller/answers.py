@@ -104,6 +104,17 @@ def changed_body_answer(destination: str, body: bytes, chunked: bool) -> bytes:
     return bytes(response.SerializeToString()) + metadata(destination)
 
 
+def new_path(path: str, on_body: bool) -> bytes:
+    """Appended to an answer that carries the pick, it sets another path: parts of one message are joined by readers."""
+    common = ext_proc.CommonResponse()
+    _set(common.header_mutation, ":path", path)
+    if on_body:
+        answer = ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=common))
+    else:
+        answer = ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse(response=common))
+    return bytes(answer.SerializeToString())
+
+
 def trailers_answer(destination: str) -> bytes:
     """Answers trailers with the pick, which can only ride on the metadata there."""
     return b"".join((EMPTY_REQUEST_TRAILERS, metadata(destination)))

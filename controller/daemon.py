@@ -32,7 +32,7 @@ from agent import tls as agent_tls
 from agent.cluster import folder
 from agent.cluster.objects import Cluster
 from controller import document, extproc, tls, web
-from controller.admission import PAGE_POLICIES, Gate, gate_of
+from controller.admission import PAGE_POLICIES, gate_of, policy_of
 from controller.agents import Agents
 from controller.config import Config
 from controller.counts import Counts
@@ -44,8 +44,7 @@ from controller.metrics import ControllerPage
 from controller.model import Address, ClusterChanged, Event, address_of
 from controller.picker import Picker
 from controller.policies.admission import Budgets
-from controller.policies.registry import POLICIES
-from controller.saturation import LimitError
+from controller.saturation import LimitError, Limits, limits
 from controller.snapshot import Snapshot, Totals, snapshot
 from controller.table import Table
 from controller.trust import Trust
@@ -141,16 +140,17 @@ class _Controller:
         config = self.config
         self.rng = Random(config.seed)
         self.table = Table(config.pool_group, config.pool_namespace, config.pool_name)
+        known = _limits(config.policy)
         self.picker = Picker(
             self.table,
-            POLICIES[config.policy],
+            policy_of(config.policy, known),
             self.rng,
             max_endpoints=config.max_endpoints,
-            budgets=Budgets(config.slo_ttft_s or None, config.slo_tpot_s or None),
+            budgets=_budgets(config),
             explainer=Explainer(config.explain_sample),
         )
         manner = extproc.Manner(assumed_mode=ASSUMED_MODES[config.request_body_mode], hooks=config.conformance_hooks)
-        self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner, _gate(config.policy))
+        self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner, gate_of(config.policy, known))
 
     async def start(self, resources: ExitStack) -> Ports:
         """Opens the ports. Raises StartError."""
@@ -373,10 +373,17 @@ def _clusters(config: Config) -> AsyncGenerator[Cluster, None]:
     return api.watch_pool(server, (config.pool_group, config.pool_namespace, config.pool_name), config.agent_namespace)
 
 
-def _gate(policy: str) -> Gate:
+def _budgets(config: Config) -> Budgets:
+    """Other policies' requests do not wait here: they go, or get 429 at once."""
+    if config.policy != "sonde":
+        return Budgets()
+    return Budgets(config.slo_ttft_s or None, config.slo_tpot_s or None)
+
+
+def _limits(policy: str) -> Limits:
     """Raises StartError."""
     try:
-        return gate_of(policy, os.environ)
+        return limits(policy, os.environ)
     except LimitError as error:
         raise StartError(str(error)) from error
 

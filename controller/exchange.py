@@ -31,7 +31,7 @@ from google.protobuf.message import DecodeError
 from controller import answers, reading
 from controller.model import Request
 from controller.openai import BadRequest, model_of
-from controller.paths import route_of
+from controller.paths import BODY_KINDS, route_of, with_model
 from controller.reading import Head
 from controller.rewriting import splice
 
@@ -177,6 +177,10 @@ class Exchange:
         """Settles `asks` with an endpoint ("ip:port", or several with commas); model: the name to put into the body."""
         changed = self._renamed(model)
         out = self._answers(destination, changed)
+        if model is not None and self.asks is not None and self._at is not _At.TRAILERS:
+            path = with_model(self.asks.path, model)
+            if path != self.asks.path:
+                out[0] += answers.new_path(path, on_body=self._at is _At.BUFFERED_BODY)
         self.asks = None
         self._chunks = []
         self._state = _State.ANSWERED
@@ -341,7 +345,7 @@ class Exchange:
 
     def _renamed(self, model: str | None) -> bytes | None:
         """The body with that model, if it names another one."""
-        if model is None or self.asks is None or self.asks.model in (None, model):
+        if model is None or self.asks is None or self.asks.model in (None, model) or self.asks.kind not in BODY_KINDS:
             return None
         return splice(self._joined(), model)
 

@@ -121,7 +121,7 @@ class Picker:
         if not len(fleet) or among == []:
             return None
         if job is None or (job.uncached is not None and len(job.uncached) != len(fleet)):
-            job = self.affinity.job(request, fleet)
+            job = self.affinity.job(request, fleet, table.rows)
         seen, seen_job = (fleet, job) if among is None else (fleet.part(among), job.part(among))
         at = self.policy.choose(seen, seen_job, self.rng, self.memory)
         if seen.standing[at] >= UNREADY:

@@ -119,8 +119,16 @@ def is_saturated(loads: Iterable[Load], known: Limits) -> bool:
 
 
 def pressure(loads: Iterable[Load], known: Limits) -> float:
-    """That of the least pressed endpoint, as a ratio to the limits; 0 for an empty pool."""
-    return min((_pressure(load, known) for load in loads), default=0.0)
+    """That of the least pressed endpoint, as a ratio to the limits; 0 for an empty pool.
+
+    Below 1 nobody is shed, so the first endpoint below it ends the search: most often the first of all.
+    """
+    least = float("inf")
+    for load in loads:
+        least = min(least, _pressure(load, known))
+        if least < 1.0:
+            break
+    return least if least < float("inf") else 0.0
 
 
 def _pressure(load: Load, known: Limits) -> float:

@@ -18,6 +18,7 @@ All but the request's own tokens is kept between choices (`Prices`), so that a c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
@@ -182,7 +183,7 @@ class Prices:
         touched = fleet.touched
         known = fleet is self._fleet and fleet.tracked and fleet.now_s <= self._valid_until_s
         known = known and touched is not None
-        if not known or not all(self._renew(fleet, at) for at in touched or ()):
+        if not known or not self._renewed(fleet, touched or ()):
             self._rebuild(fleet)
         fleet.touched = set() if fleet.tracked else None
 
@@ -206,6 +207,10 @@ class Prices:
         self._fleet = fleet
         self._total = float(self.parts[5].sum())
         self._valid_until_s = _valid_until_s(fleet, counted)
+
+    def _renewed(self, fleet: Fleet, touched: Iterable[int]) -> bool:
+        with np.errstate(all="ignore"):  # as in _rebuild
+            return all(self._renew(fleet, at) for at in touched)
 
     def _renew(self, fleet: Fleet, at: int) -> bool:
         """Brings one endpoint up to date; False if that changes something for the others."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from agent.cluster.objects import Objective, cluster_of
-from controller.admission import Gate, gate_of
+from controller.admission import Gate, gate_of, policy_of
 from controller.classes import CRITICAL, SHED, SHEDDABLE, STANDARD
 from controller.model import ClusterChanged, EngineScraped, EngineSignal, Request, Resolved
+from controller.policies.fleet import Job
+from controller.policies.registry import POLICIES
 from controller.row import ENGINE_LIMIT_S
+from controller.saturation import limits
 from controller.table import Table
 from tests.controller.known import cluster, frame, kernel, pod, table
+from tests.controller.policies.fleets import fleet
 
 A, B = "10.0.0.1:8000", "10.0.0.2:8000"
 
@@ -32,7 +38,7 @@ def asks(priority: int, subset: tuple[str, ...] | None = None) -> Request:
 
 def shed(policy: str, held: Table, now: float = 0.1) -> list[int]:
     """Which of the classes are shed."""
-    gate: Gate = gate_of(policy, {})
+    gate: Gate = gate_of(policy, limits(policy, {}))
     return [p for p in (SHEDDABLE, STANDARD, CRITICAL) if gate(asks(p), held, now) is SHED]
 
 
@@ -82,7 +88,7 @@ def test_an_endpoint_that_is_not_ready_is_no_room() -> None:
 
 
 def test_the_endpoints_that_the_gateway_allows_are_the_ones_that_count() -> None:
-    held, gate = pool(a=FULL, b=FREE), gate_of("sonde", {})
+    held, gate = pool(a=FULL, b=FREE), gate_of("sonde", limits("sonde", {}))
     assert gate(asks(SHEDDABLE, (A,)), held, 0.1) is SHED
     assert gate(asks(SHEDDABLE, (B,)), held, 0.1) is None
     assert gate(asks(SHEDDABLE), held, 0.1) is None
@@ -90,7 +96,7 @@ def test_the_endpoints_that_the_gateway_allows_are_the_ones_that_count() -> None
 
 def test_the_kernel_shows_relief_before_the_next_page_does() -> None:
     held = pool(a=FULL, b=FULL)
-    gate = gate_of("sonde", {})
+    gate = gate_of("sonde", limits("sonde", {}))
     held.apply(frame({"a": kernel(17), "b": kernel(17)}, full=True), 0.1)
     assert gate(asks(SHEDDABLE), held, 0.1) is SHED
     held.apply(frame({"a": kernel(4, at=0.2), "b": kernel(17, at=0.2)}), 0.2)
@@ -98,7 +104,7 @@ def test_the_kernel_shows_relief_before_the_next_page_does() -> None:
 
 
 def test_as_pressure_grows_the_lowest_priorities_go_first() -> None:
-    gate = gate_of("sonde", {})
+    gate = gate_of("sonde", limits("sonde", {}))
     gone = []
     for waiting in (4, 5, 7, 12, 25):
         held = pool(a=page(waiting), b=page(waiting))
@@ -116,3 +122,10 @@ def test_what_is_shed_is_told_when_to_come_back_and_why() -> None:
     assert (SHED.status, dict(SHED.headers)) == (
         429, {"x-llm-d-request-dropped-reason": "rejected-saturated", "retry-after": "1"},
     )  # fmt: skip
+
+
+def test_the_thresholds_of_the_tree_are_those_of_its_environment() -> None:
+    seen = fleet(3, queued=[5, 6, 0], kv_usage=[0.8, 0.0, 0.81])
+    known = limits("gie-v0.3", {"QUEUE_THRESHOLD_CRITICAL": "6", "KV_CACHE_THRESHOLD": "0.5"})
+    assert policy_of("gie-v0.3", known).choose(seen, Job(1000.0), Random(1), None) == 1
+    assert policy_of("llm-d", known) is POLICIES["llm-d"]

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from controller.model import ClusterChanged, FrameReceived, Reason, Request, Resolved
+from controller.model import ClusterChanged, EngineScraped, FrameReceived, Reason, Request, Resolved
 from controller.paths import Kind
 from controller.picker import Picker
 from controller.policies.registry import POLICIES
@@ -62,7 +62,7 @@ def test_another_pod_at_the_same_address_has_nothing_cached() -> None:
     pods = [pod(name, uid="another" if name == first else f"uid-{name}") for name in "ab"]
     made.apply(ClusterChanged(cluster(*pods)), 0.0)
 
-    job = picker.affinity.job(ask(SYSTEM), made.fleet)
+    job = picker.affinity.job(ask(SYSTEM), made.fleet, made.rows)
     assert job.uncached is None
 
 
@@ -71,9 +71,10 @@ def test_models_do_not_share_what_is_cached() -> None:
     picker = Picker(made, rng=Random(1))
     picked(picker, ask(SYSTEM, resolved=Resolved("m", "tuned", None, 0, "")))
 
-    assert picker.affinity.job(ask(SYSTEM), made.fleet).uncached is None
+    assert picker.affinity.job(ask(SYSTEM), made.fleet, made.rows).uncached is None
     assert (
-        picker.affinity.job(ask(SYSTEM, resolved=Resolved("x", "tuned", None, 0, "")), made.fleet).uncached is not None
+        picker.affinity.job(ask(SYSTEM, resolved=Resolved("x", "tuned", None, 0, "")), made.fleet, made.rows).uncached
+        is not None
     )
 
 
@@ -172,3 +173,12 @@ def test_a_picker_learns_how_many_are_answered_whole() -> None:
     for _ in range(200):
         picked(picker, ask("hi", body=stream))
     assert made.fleet.whole_share == pytest.approx(0.0, abs=0.05)
+
+
+def test_an_adapter_that_a_page_names_is_loaded_there_whoever_sent_it() -> None:
+    picker = Picker(busy("a", "b", "c"), rng=Random(1))
+    tuned = ask("short", resolved=Resolved("x", "tuned", "tuned", 0, ""))
+    signal = replace(engine(4, 0), running_adapters=("tuned",), max_adapters=4)
+    picker.table.apply(EngineScraped("10.0.0.2:8000", signal), 0.0)
+
+    assert {picked(picker, tuned, 0.001 * number) for number in range(8)} == {"b"}

@@ -42,10 +42,9 @@ def test_an_engine_that_an_agent_reports_is_left_to_it() -> None:
 @asynccontextmanager
 async def page_at(ip: str, page: bytes) -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):  # one that was scraping when the test was over
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(page), page))
-        writer.close()
 
     async with await asyncio.start_server(serve, ip, 0) as server:
         yield server.sockets[0].getsockname()[1]

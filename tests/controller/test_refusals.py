@@ -11,6 +11,7 @@ from controller.admission import gate_of
 from controller.counts import Series
 from controller.exchange import BUFFERED, FULL_DUPLEX, NONE
 from controller.model import ClusterChanged, EngineScraped
+from controller.saturation import limits
 from tests.controller import messages as m
 from tests.controller.known import engine, pod
 from tests.controller.test_extproc import Served, ask, serve
@@ -54,4 +55,4 @@ def test_what_may_be_shed_is_shed_by_a_pool_without_room(mode: int) -> None:
         (answer, *_) = await ask(served.call(), m.headers(NONE), answers=1)
         assert m.header_pick(m.read(answer)) == "10.0.0.1:8000"
 
-    serve(body, pod("a"), gate=gate_of("sonde", {}))
+    serve(body, pod("a"), gate=gate_of("sonde", limits("sonde", {})))

@@ -129,7 +129,13 @@ async def _echo(own: str, reader: asyncio.StreamReader, writer: asyncio.StreamWr
             lines = head.decode().split("\r\n")[1:-2]
             headers = {name.lower(): text for name, text in (line.split(": ", 1) for line in lines)}
             body = await _body(reader, headers)
-            answer = json.dumps({"own": own, "headers": headers, "body": body.decode("latin-1")}).encode()
+            told = {
+                "own": own,
+                "path": head.split(b" ")[1].decode(),
+                "headers": headers,
+                "body": body.decode("latin-1"),
+            }
+            answer = json.dumps(told).encode()
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(answer), answer))
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):

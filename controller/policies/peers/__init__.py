@@ -18,6 +18,7 @@ PEERS: dict[str, Policy] = {
     "prequal": prequal.PREQUAL,
     "vllm-dp": vllm.VLLM_DP,
     "gie-v0.3": gie.TREE,
+    "gie-v1": gie.SCORERS,
     "llm-d": gie.SCORERS,
     "lmetric": lmetric.LMETRIC,
     "dynamo": dynamo.DYNAMO,

@@ -24,20 +24,32 @@ WEIGHTS = (2.0, 2.0, 3.0)
 Indexes = npt.NDArray[np.intp]
 
 
-def tree(fleet: Fleet, job: Job, rng: Random, _memory: Any) -> int:
-    """Filters of release 0.3; a filter that leaves nobody passes all on. Sheddable requests are not shed here."""
-    queue, kv = known(fleet.queued), known(fleet.kv_usage)
-    among = np.flatnonzero(fleet.serving)
-    if job.priority >= 0:
-        short = among[queue[among] < LOW_QUEUE]
-        if len(short):
-            among = _least(kv, _least_queue(queue, _affine(job, short, rng)))
+def tree(
+    low_queue: int = LOW_QUEUE,
+    queue_limit: int = SHEDDABLE_QUEUE,
+    kv_limit: float = SHEDDABLE_KV,
+    affinity: float = LORA_AFFINITY,
+) -> Policy:
+    """Filters of release 0.3; a filter that leaves nobody passes all on. Sheddable requests are not shed here.
+
+    Only a positive priority is Critical; Standard goes the way of the sheddable ones, as in the release.
+    """
+
+    def choose(fleet: Fleet, job: Job, rng: Random, _memory: Any) -> int:
+        queue, kv = known(fleet.queued), known(fleet.kv_usage)
+        among = np.flatnonzero(fleet.serving)
+        if job.priority > 0:
+            short = among[queue[among] < low_queue]
+            if len(short):
+                among = _least(kv, _least_queue(queue, _affine(job, short, rng, affinity)))
+            else:
+                among = _least(kv, _affine(job, _least_queue(queue, among), rng, affinity))
         else:
-            among = _least(kv, _affine(job, _least_queue(queue, among), rng))
-    else:
-        fit = among[(queue[among] <= SHEDDABLE_QUEUE) & (kv[among] <= SHEDDABLE_KV)]
-        among = _least(kv, _affine(job, _least_queue(queue, fit if len(fit) else among), rng))
-    return int(among[rng.randrange(len(among))])
+            fit = among[(queue[among] <= queue_limit) & (kv[among] <= kv_limit)]
+            among = _least(kv, _affine(job, _least_queue(queue, fit if len(fit) else among), rng, affinity))
+        return int(among[rng.randrange(len(among))])
+
+    return Policy(choose)
 
 
 def _least(values: Array, among: Indexes) -> Indexes:
@@ -53,14 +65,14 @@ def _least_queue(queue: Array, among: Indexes) -> Indexes:
     return least
 
 
-def _affine(job: Job, among: Indexes, rng: Random) -> Indexes:
-    """Endpoints that have the adapter, with probability LORA_AFFINITY; else those that have not."""
+def _affine(job: Job, among: Indexes, rng: Random, affinity: float) -> Indexes:
+    """Endpoints that have the adapter, with the probability `affinity`; else those that have not."""
     if job.adapter_wait_s is None:
         return among
     has = job.adapter_wait_s[among] == 0.0
     if not has.any() or has.all():
         return among
-    affine: Indexes = among[has] if rng.random() < LORA_AFFINITY else among[~has]
+    affine: Indexes = among[has] if rng.random() < affinity else among[~has]
     return affine
 
 
@@ -88,5 +100,5 @@ def _queue_score(fleet: Fleet) -> Array:
     return np.ones(len(fleet)) if high == low else (high - queue) / (high - low)
 
 
-TREE = Policy(tree)
+TREE = tree()
 SCORERS = scorers()

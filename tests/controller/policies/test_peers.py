@@ -166,15 +166,17 @@ def test_llmd_takes_a_missing_metric_for_zero():
 
 def test_the_tree_for_critical_requests_filters_by_queue_adapter_queue_and_kv():
     seen = fleet(4, queued=[0, 1, 90, 0], kv_usage=[0.5, 0.1, 0.0, 0.9])
-    assert only("gie-v0.3", seen) == 1  # queues up to (90 - 0) // 4 pass, then the lowest KV third
-    adapter = Job(1000.0, adapter_wait_s=np.array([0.25, 0.25, 0.0, 0.25]))
+    critical = Job(1000.0, priority=1)
+    assert only("gie-v0.3", seen, critical) == 1  # queues up to (90 - 0) // 4 pass, then the lowest KV third
+    adapter = Job(1000.0, adapter_wait_s=np.array([0.25, 0.25, 0.0, 0.25]), priority=1)
     assert only("gie-v0.3", seen, adapter) == 2
     full = fleet(3, queued=[200, 500, 400], kv_usage=0.0)
-    assert only("gie-v0.3", full) == 0
+    assert only("gie-v0.3", full, critical) == 0
 
 
-def test_the_tree_for_sheddable_requests_needs_short_queues_and_free_kv():
-    job = Job(1000.0, priority=-1)
+@pytest.mark.parametrize("priority", [-1, 0])
+def test_the_tree_for_all_but_critical_requests_needs_short_queues_and_free_kv(priority):
+    job = Job(1000.0, priority=priority)
     seen = fleet(3, queued=[5, 6, 0], kv_usage=[0.8, 0.0, 0.81])
     assert only("gie-v0.3", seen, job) == 0
 
