@@ -11,10 +11,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent.engines.families import read_page
-from agent.engines.places import Search
+from agent.engines.places import Page, in_order
 from agent.engines.scrape import ScrapeError, Scraper
 from agent.signals import value
 from agent.view import Place, Seen, View
@@ -34,8 +34,8 @@ class _Visit:
     begun_ns: int
     activity: int
     running: bool = True
-    failures: int = 0  # in a row; trying all places where the page may be is one
-    search: Search = field(default_factory=Search)
+    failures: int = 0  # in a row
+    good: Page | None = None  # which of the possible pages was the engine's
 
 
 class EnginePages:
@@ -81,38 +81,38 @@ class EnginePages:
         visit = self._visits.setdefault(place, _Visit(0, 0))
         visit.begun_ns, visit.activity, visit.running = self._clock_ns(), seen.activity, True
         assert seen.ip is not None
-        page = visit.search.page(seen.hint)
+        problems: list[str] = []
         try:
-            text = await self._scraper.fetch(seen.ip, page.port, page.path, TIMEOUT_S, page.tls)
-        except ScrapeError as error:
-            self._note_failure(place, seen, visit, str(error))
-            return
+            for page in in_order(seen.hint, visit.good):
+                asked_ns = self._clock_ns()
+                try:
+                    text = await self._scraper.fetch(seen.ip, page.port, page.path, TIMEOUT_S, page.tls)
+                except ScrapeError as error:
+                    problems.append(str(error))
+                    continue
+                metrics = read_page(text, seen.hint.engine)
+                if metrics.engine is not None:
+                    self._note_success(place, visit, page)
+                    if self._view.take_page(place, metrics, asked_ns):
+                        self._news()
+                    return
+                problems.append(f"{page.path} of port {page.port} has no engine's numbers")
         finally:
             visit.running = False
-        metrics = read_page(text, seen.hint.engine)
-        if metrics.engine is None:
-            self._note_failure(place, seen, visit, f"{page.path} of port {page.port} has no engine's numbers")
-            return
+        self._note_failure(place, visit, problems[0])
+
+    def _note_success(self, place: Place, visit: _Visit, page: Page) -> None:
         self.read += 1
         if visit.failures:
             log.info("engine page readable again pod=%s/%s port=%d", place.namespace, place.pod, page.port)
-        visit.failures = 0
-        visit.search.found(page)
-        if self._view.take_page(place, metrics, visit.begun_ns):
-            self._news()
+        visit.failures, visit.good = 0, page
 
-    def _note_failure(self, place: Place, seen: Seen, visit: _Visit, problem: str) -> None:
+    def _note_failure(self, place: Place, visit: _Visit, problem: str) -> None:
         self.failed += 1
-        if not visit.search.missed(seen.hint):
-            return
         visit.failures += 1
         if visit.failures == 1:
-            log.warning(
-                "engine page not readable pod=%s/%s: %s; kernel signals alone count",
-                place.namespace,
-                place.pod,
-                problem,
-            )
+            name = f"{place.namespace}/{place.pod}"
+            log.warning("engine page not readable pod=%s: %s; kernel signals alone count", name, problem)
 
 
 def is_due(visit: _Visit | None, seen: Seen, interval_s: float, now_ns: int) -> bool:
@@ -128,8 +128,6 @@ def is_due(visit: _Visit | None, seen: Seen, interval_s: float, now_ns: int) -> 
 def _factor(visit: _Visit, seen: Seen) -> int:
     if visit.failures:
         return min(visit.failures, FAILED_FACTOR)
-    if visit.search.tried:
-        return 1  # the page is still looked for
     unseen = seen.row is None
     busy = unseen or seen.activity != visit.activity or (seen.row is not None and value(seen.row, "in_flight") > 0)
     return 1 if busy else IDLE_FACTOR

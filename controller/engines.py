@@ -12,11 +12,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from agent.engines.families import EngineMetrics, read_page
-from agent.engines.places import Hint, Search, hint_of
+from agent.engines.places import Hint, Page, hint_of, in_order
 from agent.engines.scrape import ScrapeError, Scraper
 from controller.agents import Emit
 from controller.backoff import backoff_s
@@ -48,7 +48,7 @@ class Due:
 
     at_s: float
     failures: int = 0
-    search: Search = field(default_factory=Search)
+    good: Page | None = None  # which of the possible pages was the engine's
 
 
 def is_ours(row: Row, own: EngineSignal | None, now: float) -> bool:
@@ -129,27 +129,29 @@ class Engines:
     async def _scrape(self, scraper: Scraper, endpoint: Endpoint) -> None:
         address, hint = endpoint.address, hint_at(endpoint)
         due = self._dues.setdefault(address, Due(0.0))
-        page = due.search.page(hint)
-        asked_s = time.monotonic()
-        try:
-            text = await scraper.fetch(endpoint.ip, page.port, page.path, TIMEOUT_S, page.tls)
-        except ScrapeError as error:
-            self._failed(address, due, hint, str(error))
-            return
-        signal = signal_of(read_page(text, hint.engine), asked_s)
-        if signal is None:
-            self._failed(address, due, hint, f"{page.path} of port {page.port} has no engine's numbers")
-            return
+        problems: list[str] = []
+        for page in in_order(hint, due.good):
+            asked_s = time.monotonic()
+            try:
+                text = await scraper.fetch(endpoint.ip, page.port, page.path, TIMEOUT_S, page.tls)
+            except ScrapeError as error:
+                problems.append(str(error))
+                continue
+            signal = signal_of(read_page(text, hint.engine), asked_s)
+            if signal is not None:
+                due.failures, due.good = 0, page
+                self._take(address, signal)
+                return
+            problems.append(f"{page.path} of port {page.port} has no engine's numbers")
+        self._failed(address, due, problems[0])
+
+    def _take(self, address: Address, signal: EngineSignal) -> None:
         self.scrapes.good += 1
-        due.failures = 0
-        due.search.found(page)
         self._own[address] = signal
         self._emit(EngineScraped(address, signal), time.monotonic())
 
-    def _failed(self, address: Address, due: Due, hint: Hint, problem: str) -> None:
+    def _failed(self, address: Address, due: Due, problem: str) -> None:
         self.scrapes.failed += 1
-        if not due.search.missed(hint):
-            return
         due.failures += 1
         if due.failures == 1:
             log.info("engine %s: %s", address, problem)

@@ -71,23 +71,8 @@ def _usual(engine: str | None, port: int) -> tuple[Page, ...]:
     return (Page(port), Page(port, TRTLLM_PATH), Page(TRITON_PORT))
 
 
-@dataclass(slots=True)
-class Search:
-    """Which of the possible pages to read next: the one that was right, and after a failure each of them in turn."""
-
-    tried: int = 0  # without success since the last one
-    good: Page | None = None
-
-    def page(self, hint: Hint) -> Page:
-        pages = hint.pages
-        if self.good in pages:
-            pages = (self.good, *(page for page in pages if page != self.good))
-        return pages[self.tried % len(pages)]
-
-    def found(self, page: Page) -> None:
-        self.good, self.tried = page, 0
-
-    def missed(self, hint: Hint) -> bool:
-        """Notes that the page was not there or not an engine's; True once all of them were tried in vain."""
-        self.tried += 1
-        return self.tried % len(hint.pages) == 0
+def in_order(hint: Hint, good: Page | None) -> tuple[Page, ...]:
+    """All pages that may be an engine's, the one that was it before the others."""
+    if good not in hint.pages:
+        return hint.pages
+    return (good, *(page for page in hint.pages if page != good))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.places import Page, Search, hint_of
+from agent.engines.places import Page, hint_of, in_order
 
 ENGINE = "llm-d.ai/engine-type"
 LEGACY = "inference.networking.k8s.io/engine-type"
@@ -44,17 +44,10 @@ def test_mindie_serves_its_page_on_a_port_of_its_own_with_or_without_tls() -> No
     assert hint_of({ENGINE: "mindie"}, {}, 1025, (1025,)).pages[:2] == (Page(1027, "/metrics", True), Page(1027))
 
 
-def test_all_places_are_tried_in_turn_and_the_good_one_first_from_then_on() -> None:
-    hint, search = hint_of({}, {}, 8000, (8000,)), Search()
+def test_the_page_that_was_good_is_tried_first_and_all_others_after() -> None:
+    hint = hint_of({}, {}, 8000, (8000,))
     first, second, third = hint.pages
 
-    tried = []
-    for whole_round in (False, False, True, False):
-        tried.append(search.page(hint))
-        assert search.missed(hint) is whole_round
-    assert tried == [first, second, third, first]
-
-    search.found(second)
-    assert search.page(hint) == second
-    search.missed(hint)
-    assert search.page(hint) == first
+    assert in_order(hint, None) == (first, second, third)
+    assert in_order(hint, second) == (second, first, third)
+    assert in_order(hint, Page(1)) == (first, second, third)
