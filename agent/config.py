@@ -40,6 +40,7 @@ class RunConfig:
     dcgm_exporter: str | None = None  # URL
     npu_exporter: str | None = None  # URL
     without_kernel: bool = False  # no maps are opened; engines' pages and devices only
+    kernel_share: float = 0.1  # of one core, that the kernel programs may take before they leave things out; 0: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def parse(arguments: Sequence[str]) -> Config:
         dcgm_exporter=flags.dcgm_exporter,
         npu_exporter=flags.npu_exporter,
         without_kernel=flags.without_kernel,
+        kernel_share=flags.kernel_share,
     )
 
 
@@ -147,6 +149,16 @@ def _sampling_interval(text: str) -> float:
     if seconds > LONGEST_SAMPLING_S:
         raise argparse.ArgumentTypeError(f"{text} is above the longest interval, {LONGEST_SAMPLING_S:g}s")
     return seconds
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share of a core such as 0.1")
+    return share
 
 
 def _port(text: str) -> int:
@@ -244,7 +256,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         "--attach-cgroup",
         type=Path,
         metavar="DIR",
-        help="cgroup whose sockets to follow (default: the cgroup v2 root)",
+        help="cgroup whose sockets to follow (default: the kubepods cgroup, or the cgroup v2 root where there is none)",
     )
 
 
@@ -346,4 +358,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         metavar="DURATION",
         help="between two reads of a busy engine's metrics page; idle ones are read a thirtieth as often (default 1s)",
+    )
+    add(
+        "--kernel-share",
+        type=_share,
+        default=0.1,
+        metavar="SHARE",
+        help="of one core, that the kernel programs may take; above it they leave things out: HTTP/2, then write and "
+        "read calls, opaque turns, histograms; 0 sets no bound (default %(default)s)",
     )

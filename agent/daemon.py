@@ -2,8 +2,9 @@
 
 Tasks, all on one event loop: `sampler` reads the slots each interval; `beat` sends full frames each second and small
 ones between them; `cluster` follows manifests or the API server; `placer` follows cgroups and gives pods their slots;
-`pages` reads the engines. On SIGTERM or SIGINT the streams end, the server closes, the tasks are cancelled, then the
-metrics server and the maps are closed. Pins stay: they hold the counts for the next agent.
+`pages` reads the engines; `governor` bounds what the kernel programs cost. On SIGTERM or SIGINT the streams end, the
+server closes, the tasks are cancelled, then the metrics server and the maps are closed. Pins stay: they hold the counts
+for the next agent.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from agent.cluster import folder
 from agent.cluster.objects import Cluster
 from agent.config import RunConfig
 from agent.devices.inventory import Inventory, Sources
+from agent.governor import Governor
 from agent.kernel.cgroups import NoCgroup2
 from agent.kernel.cgroups import root as cgroup_root
 from agent.kernel.pins import NotLoaded, Pins
@@ -39,11 +41,13 @@ from agent.metrics import AgentPage
 from agent.node import Warnings, pods_of
 from agent.pages import EnginePages
 from agent.placement import Cgroups, Placement
-from agent.pods import CgroupTree, ServingPod, serving_pods
-from agent.programs import programs
+from agent.pods import ServingPod, known_names, serving_pods
+from agent.programs import Programs, programs
 from agent.sampling import Sampler
 from agent.signals import FIELDS, HISTOGRAMS
+from agent.slots import Wanted
 from agent.snapshot import AgentState, PodDevices, PodState, SlotState, Snapshot
+from agent.survey import Survey
 from agent.unmeasured import Unmeasured
 from agent.version import version
 from agent.view import View
@@ -196,7 +200,7 @@ class _Agent:
         self._config = config
         maps.claim()
         self._maps = maps
-        self._tree = CgroupTree(root) if root else None
+        self._survey = Survey(root)
         self._clusters = clusters
         self._pods: Collection[ServingPod] | None = None  # None: nothing is known yet
         self._look_now = asyncio.Event()
@@ -204,6 +208,7 @@ class _Agent:
         self._view = View(config.node_name)
         self.telemetry = stream.Telemetry(self._view, controllers_only=config.tls_path is not None)
         self._sampler = Sampler(maps.slots, config.interval_s)
+        self._governor = Governor(config.kernel_share, self._programs, maps)
         self._pages = EnginePages(self._view, config.engine_interval_s, self._publish)
         sources = Sources(config.pod_resources, config.dcgm_exporter, config.npu_exporter, config.nvml)
         self._inventory = Inventory(sources, self._describe)
@@ -221,6 +226,7 @@ class _Agent:
             "placer": self._place_forever(),
             "pages": self._pages.run(),
             "devices": self._inventory.run(),
+            "governor": self._governor.run(),
         }
 
     def _publish(self) -> None:
@@ -249,26 +255,34 @@ class _Agent:
             async for cluster in clusters:
                 self._pods = serving_pods(cluster, self._config.node_name)
                 self._annotations = {key: cluster.pods[key].annotations for key in _keys(self._pods)}
+                self._survey.known = known_names(cluster)
                 self._look_now.set()
 
     async def _place_forever(self) -> None:
         """Raises NotLoaded when the programs were unloaded meanwhile: who starts the agent again starts it right."""
         clock = asyncio.get_running_loop().time
+        self._survey.tell(self._look_now.set)
         while True:
             self._maps.check_pinned()
             if self._pods is not None:
                 pods = self._pods
-                # in a thread: the kernel holds a scan up while it makes cgroups
-                names = {name for pod in pods for name in pod.cgroup_names}
-                cgroups = await asyncio.to_thread(self._tree.scan, names) if self._tree else {}
-                self._place(pods, cgroups, clock())
+                cgroups, strangers = await self._survey.look(pods, clock())
+                self._place(pods, cgroups, strangers, clock())
+                open_now = self._maps.connections(self._placement.used)
+                await self._survey.look_at_sockets(self._placement.table.held, open_now, clock())
             with suppress(TimeoutError):
-                async with asyncio.timeout(SEARCH_S if self._placement.searching(clock()) else LOOK_S):
+                async with asyncio.timeout(SEARCH_S if self._searching(clock()) else LOOK_S):
                     await self._look_now.wait()
             self._look_now.clear()
 
-    def _place(self, pods: Collection[ServingPod], cgroups: Cgroups, now_s: float) -> None:
-        if self._view.place(pods, self._placement.update(pods, cgroups, now_s)):
+    def _programs(self) -> Programs:
+        return {} if self._config.without_kernel else programs(Pins(self._config.pin_root))
+
+    def _searching(self, now_s: float) -> bool:
+        return self._placement.searching(now_s) or self._survey.searching(now_s)
+
+    def _place(self, pods: Collection[ServingPod], cgroups: Cgroups, strangers: Wanted, now_s: float) -> None:
+        if self._view.place(pods, self._placement.update(pods, cgroups, now_s, strangers)):
             self._sampler.follow(self._placement.used)
             self._publish()
         self._describe()
@@ -312,7 +326,7 @@ class _Agent:
             if seen.owner is None or seen.row is None:
                 continue
             histograms = {name: self._maps.histogram(name, seen.owner.slot) for name in HISTOGRAMS}
-            state = SlotState(seen.owner, seen.row, histograms)
+            state = SlotState(seen.owner, seen.row, histograms, self._survey.sockets(seen.owner))
             slots.setdefault((place.namespace, place.pod), []).append(state)
         pods = [PodState(*key, states) for key, states in slots.items()]
         devices = {(place.namespace, place.pod): seen.devices for place, seen in self._view.endpoints().items()}
@@ -340,7 +354,10 @@ class _Agent:
             pages_failed=self._pages.failed,
             cpu_s=time.process_time(),
             rss_bytes=_resident_bytes(),
-            programs={} if self._config.without_kernel else programs(Pins(self._config.pin_root)),
+            programs=self._programs(),
+            measurement_level=2 if Pins(self._config.pin_root).follows_calls() else 1,
+            kernel_share=self._governor.share,
+            shed=self._governor.shed,
             node=self._config.node_name,
             version=version(),
         )

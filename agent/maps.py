@@ -46,7 +46,7 @@ class PinnedMaps:
         self.capacity = bpfsys.map_info(slots).max_entries
         self.owners_capacity = bpfsys.map_info(self._owners).max_entries
         self.slots = SlotMemory(slots, self.capacity)
-        self._control = _words(bpfsys.map_memory(control, layout.CONTROL.itemsize, writable=True), 1)
+        self._control = _words(bpfsys.map_memory(control, layout.CONTROL.itemsize, writable=True), 2)
         self._counters = _words(bpfsys.map_memory(counters, layout.COUNTERS.itemsize), len(COUNTERS))
 
     def _open(self, pins: Pins, name: str, key_bytes: int, value_bytes: int) -> int:
@@ -108,7 +108,15 @@ class PinnedMaps:
         slots["generation"][slot] = generation
 
     def bump_epoch(self) -> None:
-        self._control += 1
+        self._control[0] += 1
+
+    @property
+    def shed(self) -> int:
+        """SONDE_SHED_ bits: what the programs leave out."""
+        return int(self._control[1])
+
+    def set_shed(self, bits: int) -> None:
+        self._control[1] = bits
 
     def generations(self) -> list[int]:
         """Of every slot."""
@@ -117,7 +125,7 @@ class PinnedMaps:
     def connections(self, count: int) -> list[int]:
         """Open connections of the first `count` slots."""
         slots = self.slots.first(count)[:count]
-        opened = slots["connections_opened"].astype(np.int64)
+        opened = slots["connections_opened"].astype(np.int64) + slots["connections_adopted"].astype(np.int64)
         connections: list[int] = (opened - slots["connections_closed"].astype(np.int64)).tolist()
         return connections
 

@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from agent.pods import CgroupId, ServingPod
-from agent.slots import Endpoint, Owner, SlotMaps, Table, adopt, apply, settle
+from agent.slots import Endpoint, Owner, SlotMaps, Table, Wanted, adopt, apply, settle
+from agent.strangers import with_strangers
 from agent.view import Place
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ SAY_MISSING_AFTER_S = 1.0
 # how long a pod without cgroup is looked for often: starting it may take the runtime that long
 SEARCH_OFTEN_S = 30.0
 
+NOBODY: Wanted = {}
 Cgroups = Mapping[str, frozenset[CgroupId]]  # by the names of ServingPod.cgroup_names
 
 
@@ -44,12 +46,15 @@ class Placement:
         self.table = Table(tuple(maps.generations()))
         self.used = self.table.used()  # slots to read, counted from the first
 
-    def update(self, pods: Collection[ServingPod], cgroups: Cgroups, now_s: float) -> dict[Place, Owner]:
-        """Gives each serving port whose pod has cgroups its slot; returns who counts whom.
+    def update(
+        self, pods: Collection[ServingPod], cgroups: Cgroups, now_s: float, strangers: Wanted = NOBODY
+    ) -> dict[Place, Owner]:
+        """Gives each serving port whose pod has cgroups its slot; returns who counts whom. Strangers get slots too.
 
         The first call takes over what an earlier agent left in the maps, so it must know the pods.
         """
-        places, wanted = endpoints_of(pods, cgroups)
+        places, named = endpoints_of(pods, cgroups)
+        wanted = with_strangers(named, strangers)
         if not self._adopted:
             self.table, changes = adopt(self.table.generations, self._maps.owners(), wanted)
             apply(changes, self._maps)
@@ -61,7 +66,7 @@ class Placement:
         self._note_number(len(pods))
         self._note_missing(pods, cgroups, now_s)
         self._note_shortage(sum(bool(ids) for ids in wanted.values()))
-        return {places[endpoint]: held.owner for endpoint, held in self.table.held.items()}
+        return {places[endpoint]: held.owner for endpoint, held in self.table.held.items() if endpoint in places}
 
     def searching(self, now_s: float) -> bool:
         """Whether a pod without cgroup is still likely to get one soon."""

@@ -10,7 +10,7 @@ nothing is interpolated. A kernel bucket excludes its upper bound: a sample of e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +27,12 @@ from agent.exposition import (
     written_histogram,
 )
 from agent.kernel import layout
+from agent.pod_counters import COUNTERS, POD, Sum
 from agent.signals import COLUMN, Row, accept_overflows, connections, progress_age_ns, value
 from agent.signals import gauge as level
 from agent.slots import Owner
 from agent.snapshot import PodState
 
-_POD = ("namespace", "pod")
 _UPPER_US = [layout.bucket_upper_us(index) for index in range(layout.BUCKETS)]
 
 
@@ -53,14 +53,6 @@ class _Gauge:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sum:
-    """A counter whose value is the sum of one field over a pod's slots; a label tells several fields of it apart."""
-
-    family: Family
-    fields: Mapping[str, str]  # label value -> field; "" where there is no such label
-
-
-@dataclass(frozen=True, slots=True)
 class _Times:
     family: Family
     bounds_us: tuple[int, ...]
@@ -77,17 +69,18 @@ def _rtt_s(rows: Sequence[Row], _now_ns: int) -> float | None:
     return max(known_us) / 1e6 if known_us else None
 
 
+_OPEN = gauge(
+    "sonde_pod_connections_open",
+    "TCP connections to the pod's serving ports that are open now, also those opened before it was measured.",
+    *POD,
+)
 _GAUGES = (
-    _Gauge(
-        gauge("sonde_pod_connections_open", "TCP connections to the pod's serving ports that are open now.", *_POD),
-        lambda rows, _: sum(map(connections, rows)),
-    ),
     _Gauge(
         gauge(
             "sonde_pod_requests_in_flight",
             "Requests the pod has begun to receive and not finished answering, as the node's kernel counts them. "
             "Health checks and metrics scrapes are left out.",
-            *_POD,
+            *POD,
         ),
         lambda rows, _: sum(level(row, "in_flight") for row in rows),
     ),
@@ -96,7 +89,7 @@ _GAUGES = (
             "sonde_pod_requests_waiting",
             "Of the requests in flight, those that have not got a first token (first byte of answer data) yet: "
             "queued or in prefill. The others are streaming.",
-            *_POD,
+            *POD,
         ),
         lambda rows, _: sum(level(row, "waiting") for row in rows),
     ),
@@ -105,7 +98,7 @@ _GAUGES = (
             "sonde_pod_stalled_seconds",
             "How long the pod has sent no byte of any answer although a request is in flight; 0 while nothing is. "
             "Grows without end when an engine hangs. Normal values are below the time to first token.",
-            *_POD,
+            *POD,
         ),
         _stalled_s,
     ),
@@ -114,134 +107,35 @@ _GAUGES = (
             "sonde_pod_tcp_rtt_seconds",
             "Smoothed TCP round trip time between the pod and its client, of the connection that last finished an "
             "answer.",
-            *_POD,
+            *POD,
         ),
         _rtt_s,
     ),
 )
 
-_COUNTERS = (
-    _Sum(
-        counter("sonde_pod_connections_opened_total", "TCP connections accepted on the pod's serving ports.", *_POD),
-        {"": "connections_opened"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_connections_opaque_total",
-            "Connections whose requests cannot be followed because they are not HTTP/1.x in clear text (TLS, HTTP/2, "
-            "other protocols, or framing out of step). Requests on them are in no other metric.",
-            *_POD,
-        ),
-        {"": "connections_opaque"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_requests_started_total",
-            "Requests begun, without health checks and metrics scrapes.",
-            *_POD,
-        ),
-        {"": "started"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_requests_finished_total",
-            "Requests ended, by outcome: complete (the answer was whole), client_abort (the client closed first), "
-            "server_abort (the pod closed before the answer was whole).",
-            *_POD,
-            "outcome",
-        ),
-        {"complete": "completed", "client_abort": "client_aborted", "server_abort": "server_aborted"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_requests_lost_total",
-            "Requests whose end could not be seen because their connection stopped being HTTP/1.x. They are no "
-            "longer in flight.",
-            *_POD,
-        ),
-        {"": "lost"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_requests_excluded_total",
-            "Health checks and metrics scrapes, which are left out of every other request metric.",
-            *_POD,
-        ),
-        {"": "excluded"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_requests_pipelined_total",
-            "Requests sent on a connection before the previous answer had ended.",
-            *_POD,
-        ),
-        {"": "pipelined"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_error_responses_total",
-            "Answers with a status of 400 or more, by class (4xx: the request is at fault, 5xx: the pod is).",
-            *_POD,
-            "class",
-        ),
-        {"4xx": "status_4xx", "5xx": "status_5xx"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_response_chunks_total",
-            "TCP segments of answers that carried data. For a streaming engine about one for each token or batch of "
-            "tokens.",
-            *_POD,
-        ),
-        {"": "chunks"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_tcp_retransmits_total",
-            "Segments the pod had to send again because the network lost them.",
-            *_POD,
-        ),
-        {"": "retransmits"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_tcp_resets_total",
-            "Connections cut by a RST segment, by direction: in (the client cut it), out (the pod or its kernel did).",
-            *_POD,
-            "direction",
-        ),
-        {"in": "resets_in", "out": "resets_out"},
-    ),
-    _Sum(
-        counter(
-            "sonde_pod_tcp_syns_total", "Connection attempts (SYN segments) that reached the pod's listeners.", *_POD
-        ),
-        {"": "syns"},
-    ),
-    _Sum(
-        counter("sonde_pod_tcp_syn_acks_total", "Answers (SYN-ACK segments) of the pod's listeners to them.", *_POD),
-        {"": "syn_acks"},
-    ),
-    _Sum(
-        counter("sonde_pod_received_bytes_total", "TCP payload the pod received; duplicates count once.", *_POD),
-        {"": "rx_bytes"},
-    ),
-    _Sum(
-        counter("sonde_pod_sent_bytes_total", "TCP payload the pod sent; retransmissions do not count.", *_POD),
-        {"": "tx_bytes"},
-    ),
+_LENGTH = gauge(
+    "sonde_pod_accept_queue_length",
+    "Connections established that the pod has not accepted yet, about a second ago at most. Absent where the agent may "
+    "not look into the pod's network namespace.",
+    *POD,
+)
+_LIMIT = gauge("sonde_pod_accept_queue_limit", "How long that queue may be (the listen backlog).", *POD)
+_LONGEST = gauge(
+    "sonde_pod_accept_queue_longest",
+    "How long that queue was at most when it was looked at, since the agent began.",
+    *POD,
 )
 
 _OVERFLOWS = counter(
     "sonde_pod_accept_queue_overflows_total",
     "Connection attempts the kernel dropped because the pod did not accept connections fast enough (its queue of "
     "accepted connections was full). Clients see them as delays of a second and more.",
-    *_POD,
+    *POD,
 )
 
 
 def _times(name: str, text: str, field: str, bounds: tuple[int, ...] = _TIMES_US) -> _Times:
-    family = histogram(f"sonde_pod_{name}_seconds", text, [bound / 1e6 for bound in bounds], *_POD)
+    family = histogram(f"sonde_pod_{name}_seconds", text, [bound / 1e6 for bound in bounds], *POD)
     return _Times(family, bounds, f"{field}_hist", f"{field}_ns_sum")
 
 
@@ -272,11 +166,32 @@ _HISTOGRAMS = (
         "Time from a request's first byte to the end of its answer, of answers that were completed.",
         "duration",
     ),
+    _times(
+        "read_delay",
+        "Time from the arrival of bytes of a request to the pod having read them: an event loop that stands still. "
+        "Needs measurement level 2.",
+        "read_delay",
+        _STEPS_US,
+    ),
+    _times(
+        "approximate_first_byte",
+        "On opaque connections (TLS): time from a question to its answer. Approximate, told by direction and size "
+        "alone.",
+        "turn",
+    ),
+    _times(
+        "approximate_gap",
+        "On opaque connections (TLS): time between two segments of an answer. Approximate.",
+        "turn_gap",
+        _GAPS_US,
+    ),
 )
 
 FAMILIES: tuple[Family, ...] = (
+    _OPEN,
     *(each.family for each in _GAUGES),
-    *(each.family for each in _COUNTERS),
+    *(_LENGTH, _LIMIT, _LONGEST),
+    *(each.family for each in COUNTERS),
     _OVERFLOWS,
     *(each.family for each in _HISTOGRAMS),
 )
@@ -290,12 +205,14 @@ class PodMetrics:
 
     def written(self, pods: Sequence[PodState], now_ns: int) -> Iterator[str]:
         pods = [pod for pod in pods if pod.slots]
-        names = [labels_of(_POD, (pod.namespace, pod.pod)) for pod in pods]
+        names = [labels_of(POD, (pod.namespace, pod.pod)) for pod in pods]
         rows = [(labels, [slot.row for slot in pod.slots]) for labels, pod in zip(names, pods, strict=True)]
+        yield written(_OPEN, zip(names, map(_open, pods), strict=True))
+        yield from _queue_metrics(names, pods)
         for one in _GAUGES:
             values = ((labels, one.of(of_pod, now_ns)) for labels, of_pod in rows)
             yield written(one.family, ((labels, known) for labels, known in values if known is not None))
-        for sums in _COUNTERS:
+        for sums in COUNTERS:
             yield written(sums.family, _sums(sums, rows))
         yield written(_OVERFLOWS, zip(names, self._overflow_values(pods), strict=True))
         for times in _HISTOGRAMS:
@@ -312,7 +229,19 @@ class PodMetrics:
         return [sum(now[slot.owner] for slot in pod.slots) for pod in pods]
 
 
-def _sums(sums: _Sum, rows: Sequence[tuple[Labels, Sequence[Row]]]) -> Iterator[tuple[Labels, int]]:
+def _open(pod: PodState) -> int:
+    return sum(connections(slot.row) + slot.sockets.unheard for slot in pod.slots)
+
+
+def _queue_metrics(names: Sequence[Labels], pods: Sequence[PodState]) -> Iterator[str]:
+    queues = [[slot.sockets.queue for slot in pod.slots if slot.sockets.queue is not None] for pod in pods]
+    known = [(labels, of_pod) for labels, of_pod in zip(names, queues, strict=True) if of_pod]
+    yield written(_LENGTH, ((labels, sum(queue.length for queue in of_pod)) for labels, of_pod in known))
+    yield written(_LIMIT, ((labels, sum(queue.limit for queue in of_pod)) for labels, of_pod in known))
+    yield written(_LONGEST, ((labels, max(queue.longest for queue in of_pod)) for labels, of_pod in known))
+
+
+def _sums(sums: Sum, rows: Sequence[tuple[Labels, Sequence[Row]]]) -> Iterator[tuple[Labels, int]]:
     for kind, field in sums.fields.items():
         column = COLUMN[field]
         for labels, of_pod in rows:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NewType
@@ -53,6 +53,12 @@ def serving_pods(cluster: Cluster, node_name: str) -> list[ServingPod]:
     return [_serving_pod(cluster.pods[key], ports[key]) for key in sorted(ports)]
 
 
+def known_names(cluster: Cluster) -> frozenset[str]:
+    """What the cgroups of all pods that are known may be called after, of those too that no pool selects."""
+    pods = [(pod.uid, pod.annotations.get(CONFIG_HASH)) for pod in cluster.pods.values()]
+    return frozenset(_normal(name) for names in pods for name in names if name)
+
+
 def _serving_pod(pod: Pod, ports: Iterable[int]) -> ServingPod:
     names = (pod.uid, pod.annotations.get(CONFIG_HASH)) if pod.uid else ()
     ordered = tuple(sorted(ports))
@@ -92,6 +98,7 @@ class _Directory:
     uid: str | None  # of the innermost pod segment on its path, wanted or not
     outer: tuple[str, ...]  # of the pod segments outside that one
     links: int = -1
+    seen: bool = False
     children: dict[str, _Directory] = field(default_factory=dict)
 
 
@@ -102,9 +109,13 @@ class CgroupTree:
     directory: where the count is as before and every known child is still there, no child can have come.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, on_directory: Callable[[str], None] = lambda path: None) -> None:
+        """`on_directory` is told of each directory before it is listed first."""
         self._path = str(root)
         self._top = _Directory(None, ())
+        self._on_directory = on_directory
+        self.paths: dict[CgroupId, str] = {}  # of the pods' cgroups, as of the last scan
+        self.strangers: dict[str, set[CgroupId]] = {}  # pods in the tree that nobody wanted in the last scan
 
     def scan(self, wanted: Iterable[str]) -> dict[str, frozenset[CgroupId]]:
         """The cgroups of each wanted pod (by the names of ServingPod.cgroup_names) that has any.
@@ -112,6 +123,8 @@ class CgroupTree:
         A pod's own directory and all below it count. Directories that vanish meanwhile are passed over.
         """
         found: dict[str, set[CgroupId]] = {uid: set() for uid in wanted}
+        self.paths = {}
+        self.strangers = {}
         self._visit(self._path, self._top, found)
         return {uid: frozenset(ids) for uid, ids in found.items() if ids}
 
@@ -124,6 +137,13 @@ class CgroupTree:
         uid = next((uid for uid in (directory.uid, *directory.outer) if uid in found), None)
         if uid is not None:
             found[uid].add(CgroupId(status.st_ino))
+        elif directory.uid is not None:
+            self.strangers.setdefault(directory.uid, set()).add(CgroupId(status.st_ino))
+        if directory.uid is not None:
+            self.paths[CgroupId(status.st_ino)] = path
+        if not directory.seen:
+            directory.seen = True
+            self._on_directory(path)
         if status.st_nlink != directory.links or status.st_nlink < 2:
             _list_children(path, directory)
         # listing and count can differ where something changed between them: then list again next time

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.kernel import bpfsys
-from agent.kernel.pins import LINKS, Pins
+from agent.kernel.pins import CALLS, LINKS, Pins
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ Programs = Mapping[str, Runs | None]  # by hook; None: nothing is attached
 
 def programs(pins: Pins) -> Programs:
     """Read through the pinned links; a handful of system calls."""
-    return {hook: _runs(pins, hook) for hook in LINKS}
+    return {hook: _runs(pins, hook) for hook in (*LINKS, *CALLS)}
 
 
 def _runs(pins: Pins, hook: str) -> Runs | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from agent.exposition import Family, Values, counter, gauge, written
+from agent.governor import ORDER
 from agent.programs import Programs
 from agent.snapshot import AgentState
 
@@ -15,6 +16,21 @@ ATTACHED = gauge(
     "sonde_agent_program_attached",
     "1 where the kernel program of a hook is attached, 0 where nothing is measured because it is not.",
     "hook",
+)
+LEVEL = gauge(
+    "sonde_agent_measurement_level",
+    "What the kernel lets be measured. 1: segments. 2: also the applications' write and read calls, which give exact "
+    "chunk counts under loss and read delays (kernel 6.3 with BTF).",
+)
+SHARE = gauge(
+    "sonde_agent_kernel_share_ratio",
+    "Share of one core that the kernel programs took when last timed. Absent where the agent may not time them.",
+)
+SHED = gauge(
+    "sonde_agent_shed",
+    "1 where the programs leave something out because they took more of a core than --kernel-share allows. The order "
+    "is http2, calls, turns, histograms.",
+    "what",
 )
 RUN_SECONDS = counter(
     "sonde_agent_program_run_seconds_total",
@@ -52,7 +68,8 @@ CPU = counter(
 MEMORY = gauge("sonde_agent_resident_memory_bytes", "Memory of the agent process in RAM.")
 
 FAMILIES: tuple[Family, ...] = (
-    INFO, ATTACHED, RUN_SECONDS, RUNS, DROPS, ENTRIES, CAPACITY, ENDPOINTS, ROWS, SAMPLE_AGE, WATCHERS, PAGES, FAILURES,
+    INFO, ATTACHED, LEVEL, SHARE, SHED,
+    RUN_SECONDS, RUNS, DROPS, ENTRIES, CAPACITY, ENDPOINTS, ROWS, SAMPLE_AGE, WATCHERS, PAGES, FAILURES,
     CPU, MEMORY,
 )  # fmt: skip
 
@@ -60,6 +77,9 @@ FAMILIES: tuple[Family, ...] = (
 def self_metrics(agent: AgentState) -> Iterator[str]:
     yield written(INFO, [((agent.node, agent.version), 1)])
     yield from _program_metrics(agent.programs)
+    yield written(LEVEL, [((), agent.measurement_level)])
+    yield written(SHARE, [] if agent.kernel_share is None else [((), agent.kernel_share)])
+    yield written(SHED, _by_label((what, what in agent.shed) for what in ORDER))
     yield from _map_metrics(agent)
     yield written(ENDPOINTS, _by_label(agent.endpoints.items()))
     for family, value in (

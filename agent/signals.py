@@ -37,6 +37,7 @@ REPORTED = (
     "status_5xx",
     "chunks",
     "connections_opened",
+    "connections_adopted",
     "connections_closed",
     "resets_out",
     "retransmits",
@@ -55,7 +56,8 @@ def gauge(row: Row, field: str) -> int:
 
 
 def connections(row: Row) -> int:
-    return max(0, value(row, "connections_opened") - value(row, "connections_closed"))
+    began = value(row, "connections_opened") + value(row, "connections_adopted")
+    return max(0, began - value(row, "connections_closed"))
 
 
 def progress_age_ns(row: Row, now_ns: int) -> int | None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from agent.devices.inventory import Described
 from agent.programs import Programs
+from agent.queues import Sockets
 from agent.signals import Row
 from agent.slots import Owner
 
@@ -21,6 +22,7 @@ class SlotState:
     owner: Owner
     row: Row
     histograms: Mapping[str, Histogram]  # by field of struct sonde_slot
+    sockets: Sockets = field(default_factory=Sockets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,9 @@ class AgentState:
     rss_bytes: int
     programs: Programs = field(default_factory=dict)
     sample_age_s: float | None = None  # None: no slot was ever read
+    measurement_level: int = 1  # 1: segments, 2: also write and read calls
+    kernel_share: float | None = None  # of one core, in the programs; None: not timed
+    shed: Sequence[str] = ()  # what the programs leave out by now
     node: str = ""
     version: str = ""
 

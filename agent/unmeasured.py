@@ -13,6 +13,7 @@ from agent.snapshot import Histogram
 class Unmeasured:
     capacity = 0
     owners_capacity = 0
+    shed = 0
 
     @property
     def slots(self) -> Unmeasured:
@@ -44,6 +45,9 @@ class Unmeasured:
 
     def bump_epoch(self) -> None:
         """Nobody looks at it."""
+
+    def set_shed(self, _bits: int) -> None:
+        """There are no programs that could leave anything out."""
 
     def generations(self) -> list[int]:
         return []

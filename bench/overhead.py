@@ -84,8 +84,8 @@ def server_in_cgroup() -> Iterator[tuple[int, Path]]:
 def loaded_for(cgroup: Path) -> probes.Programs:
     programs = probes.load()
     one = bytes(4)
-    bpfsys.map_update(programs.map_fd("continuations"), one, struct.pack("<I", programs.fds["egress_more"]))
-    bpfsys.map_update(programs.map_fd("control"), one, struct.pack("<Q", 1))
+    programs.fill_continuations(programs.map_fd("continuations"))
+    bpfsys.map_update(programs.map_fd("control"), one, struct.pack("<QQ", 1, 0))
     key = struct.pack("<QII", cgroups.identity(cgroup), PORT, 0)
     bpfsys.map_update(programs.map_fd("owners"), key, struct.pack("<QII", 0, 0, 0))
     return programs

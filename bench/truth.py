@@ -5,7 +5,8 @@
 The programs keep sums and counts for each pod, not a line for each request. So every scenario but the last sends one
 request at a time to each of the pods and reads the pod's slot before and after: the difference is that request.
 The last one overlaps requests on every pod and compares totals. Meanwhile each pod's in-flight count is sampled; see
-bench.matching for what a sample is compared with. Needs root and a kernel that takes the programs.
+bench.matching for what a sample is compared with. Before all that, bench.wire goes through what happens on the wire:
+bodies, loss, kills, IPv6, HTTP/2. Needs root and a kernel that takes the programs.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from agent.kernel import cgroups as tree
 from agent.maps import PinnedMaps
 from agent.pods import CgroupId
 from agent.slots import Key
+from bench import wire
 from bench.caller import Ask
 from bench.ground import REFUSALS, measured
 from bench.lanes import Counts, Pod, one_after_the_other, overlapping, sample, until
 from bench.matching import Pair, Sample, Sampled, judge, outcome_agrees, pair
-from lab import cgroups, truth, wire
+from bench.wire_ground import GroundRefused, wire_ground
+from lab import cgroups, truth
+from lab import wire as lab_wire
 from lab.stack import Stack
 from lab.summary import quantile
 
@@ -93,7 +97,7 @@ class Row:
 
 
 async def on_pod(pod: Pod, scenario: Scenario, asks: Sequence[Ask], rng: Random) -> Row:
-    await wire.turn_knobs(pod.host, pod.control, **({"header_early": True, "keep_alive_s": None} | scenario.knobs))
+    await lab_wire.turn_knobs(pod.host, pod.control, **({"header_early": True, "keep_alive_s": None} | scenario.knobs))
     samples: list[Sample] = []
     sampler = asyncio.create_task(sample(pod, samples))
     try:
@@ -242,11 +246,16 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=1)
     flags = options.parse_args()
     try:
+        with wire_ground() as ground:
+            on_the_wire = asyncio.run(wire.measure(ground, ""))
         rows = measured(PODS, flags.seed, lambda lab: measure(lab, flags.requests, flags.seed))
-    except REFUSALS as error:
+    except (*REFUSALS, GroundRefused) as error:
         print(f"bench.truth: {error}", file=sys.stderr)
         return 1
-    return 0 if report(rows) else 1
+    print()
+    good = report(rows)
+    print()
+    return 0 if wire.report(on_the_wire) and good else 1
 
 
 if __name__ == "__main__":

@@ -3,11 +3,6 @@
 #ifndef SONDE_HISTOGRAM_H
 #define SONDE_HISTOGRAM_H
 
-#define ADD(counter, n) __sync_fetch_and_add(&(counter), (n))
-
-/* The compiler would prove a later check unnecessary and drop it; the verifier still needs to see it. */
-#define KEEP(value) asm volatile("" : "+r"(value))
-
 static __always_inline u64 bucket_of(u64 ns)
 {
 	u64 us = ns / 1000, shifted, exponent = 0;
@@ -40,11 +35,14 @@ static __always_inline u64 bucket_of(u64 ns)
 
 static __always_inline void observe(u32 *histogram, u64 *sum, u64 ns)
 {
-	u64 bucket = bucket_of(ns);
+	u64 bucket;
 
+	ADD(*sum, ns);
+	if (is_shed(SONDE_SHED_HISTOGRAMS))
+		return;
+	bucket = bucket_of(ns);
 	KEEP(bucket);
 	ADD(histogram[bucket & (SONDE_BUCKETS - 1)], 1);
-	ADD(*sum, ns);
 }
 
 #endif

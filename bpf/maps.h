@@ -10,6 +10,12 @@
 #define SONDE_MAX_OWNERS 16384 /* slots x cgroups of a pod (sandbox, containers, nested ones) */
 #endif
 #define SONDE_MAX_CLASSES 64
+#ifndef SONDE_MAX_STREAMS
+#define SONDE_MAX_STREAMS 16384 /* HTTP/2 streams in flight on one node; those of closed connections go first */
+#endif
+
+/* what `continuations` holds */
+enum continuation { MORE_HEADER, MORE_CHUNKS, NEXT_REQUEST, FRAMES_IN, FRAMES_OUT, CONTINUATIONS };
 
 #ifdef SONDE_PIN
 #define TABLE(kind, key, leaf, name, size, flags)                                                                      \
@@ -30,7 +36,8 @@ TABLE("hash", struct sonde_key, struct sonde_owner, owners, SONDE_MAX_OWNERS, 0)
 TABLE("lpm_trie", struct class_prefix, u32, classes, SONDE_MAX_CLASSES, BPF_F_NO_PREALLOC);
 TABLE("array", u32, struct sonde_control, control, 1, BPF_F_MMAPABLE);
 TABLE("array", u32, struct sonde_counters, counters, 1, BPF_F_MMAPABLE);
-TABLE("prog", u32, u32, continuations, 1, 0);
+TABLE("prog", u32, u32, continuations, CONTINUATIONS, 0);
+TABLE("lru_hash", struct stream_key, struct stream, streams, SONDE_MAX_STREAMS, 0);
 
 /* BPF_F_CLONE: an accepted socket starts with a copy of its listener's storage, its slot included. */
 struct flows_table_t {
@@ -48,7 +55,7 @@ BPF_ANNOTATE_KV_PAIR(flows, int, struct flow);
  * BPF_PROG_TEST_RUN makes a new socket for each packet and cannot set the clock. A sequence of packets
  * needs one flow, keyed by the client's port here, and times that a test can state.
  */
-BPF_HASH(test_flows, u32, struct flow, 1024);
+BPF_HASH(test_flows, u32, struct flow, 16384);
 BPF_ARRAY(test_blank, struct flow, 1); /* too large for the stack */
 BPF_ARRAY(test_clock, u64, 1);
 #endif
@@ -92,12 +99,31 @@ static __always_inline struct sonde_counters *drops(void)
 	return counters.lookup(&zero);
 }
 
+/* Has user space asked to leave this out? */
+static __always_inline bool is_shed(u64 what)
+{
+	u32 zero = 0;
+	struct sonde_control *shared = control.lookup(&zero);
+
+	return shared && shared->shed & what;
+}
+
 #define COUNT_DROP(cause)                                                                                              \
 	do {                                                                                                           \
 		struct sonde_counters *causes = drops();                                                               \
 		if (causes)                                                                                            \
 			ADD(causes->cause, 1);                                                                         \
 	} while (0)
+
+/* Tells the streams of two connections apart. */
+static __always_inline u64 connection_id(struct __sk_buff *skb, u32 client_port)
+{
+#ifdef SONDE_TEST
+	return client_port;
+#else
+	return bpf_get_socket_cookie(skb);
+#endif
+}
 
 /* A segment's first bytes into `to`; false, counted, where the packet does not give them. */
 static __always_inline bool load(struct __sk_buff *skb, u32 offset, void *to, u32 n)

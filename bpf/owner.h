@@ -50,6 +50,9 @@ static __always_inline struct sonde_slot *slot_of(struct bpf_sock *sk, struct fl
 	if (flow->slot) { /* its pod is gone; the port may have a new owner */
 		flow->slot = 0;
 		flow->state = IDLE;
+		flow->pending = 0;
+		if (flow->flags & HTTP2) /* nobody will see the frames until then */
+			flow->flags = (flow->flags & ~HTTP2) | OPAQUE;
 		flow->flags &= ~COUNTED;
 	}
 	match_owner(sk, flow, local_port);
@@ -58,7 +61,10 @@ static __always_inline struct sonde_slot *slot_of(struct bpf_sock *sk, struct fl
 #ifndef SONDE_TEST
 		flow->flags &= ~FROM_START; /* what it said before the match is not known */
 #endif
-		if (flow->flags & SERVER && !(flow->flags & COUNTED)) {
+		if (!(flow->flags & SERVER)) { /* at a serving port, and nobody saw it open: older than the programs */
+			flow->flags |= SERVER | ADOPTED | COUNTED;
+			ADD(slot->connections_adopted, 1);
+		} else if (!(flow->flags & COUNTED)) {
 			flow->flags |= COUNTED;
 			ADD(slot->connections_opened, 1);
 		}

@@ -17,6 +17,7 @@ struct segment {
 	u32 seq;
 	u32 payload; /* offset of the payload in the packet */
 	u32 len;     /* bytes of payload */
+	u32 overlap; /* of these and before them: bytes cut off because they came before */
 	u16 sport;
 	u16 dport;
 	u8 flags;

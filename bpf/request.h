@@ -28,7 +28,7 @@ static __always_inline void classify(struct flow *flow)
 
 static __always_inline void begin_request(struct flow *flow, struct sonde_slot *slot, u64 now)
 {
-	flow->flags &= ~DATA_SEEN;
+	flow->flags &= ~(DATA_SEEN | HALFWAY);
 	flow->status = 0;
 	flow->state = REQUEST;
 	if (flow->flags & EXCLUDED) {
@@ -40,6 +40,17 @@ static __always_inline void begin_request(struct flow *flow, struct sonde_slot *
 	ADD(slot->started, 1);
 	ADD(slot->waiting, 1);
 	ADD(slot->in_flight, 1);
+}
+
+/* One that was under way when its connection was met. */
+static __always_inline void adopt_request(struct flow *flow, struct sonde_slot *slot, u64 now)
+{
+	flow->flags &= ~(EXCLUDED | HEAD_METHOD | CLASSIFIED);
+	flow->start_ns = now;
+	flow->last_in_ns = now;
+	begin_request(flow, slot, now);
+	flow->flags |= HALFWAY;
+	ADD(slot->adopted, 1);
 }
 
 /* The request in progress leaves the gauges; its outcome is the caller's to count. */
@@ -54,32 +65,38 @@ static __always_inline void leave(struct flow *flow, struct sonde_slot *slot)
 
 static __always_inline void go_opaque(struct flow *flow, struct sonde_slot *slot)
 {
-	if (flow->state >= REQUEST && counts(flow))
+	if (flow->flags & HTTP2)
+		end_streams(flow, slot, &slot->lost);
+	else if (flow->state >= REQUEST && counts(flow))
 		ADD(slot->lost, 1);
 	leave(flow, slot);
 	flow->state = IDLE;
+	flow->pending = 0;
+	flow->turn = QUIET;
+	flow->flights = 0;
+	flow->greeted = 0;
 	flow->flags |= OPAQUE;
 	ADD(slot->connections_opaque, 1);
+}
+
+static __always_inline void count_complete(struct flow *flow, struct sonde_slot *slot, u64 now)
+{
+	leave(flow, slot);
+	flow->state = IDLE;
+	if (!counts(flow))
+		return;
+	ADD(slot->completed, 1);
+	if (!(flow->flags & HALFWAY))
+		observe(slot->duration_hist, &slot->duration_ns_sum, now - flow->start_ns);
 }
 
 static __always_inline void complete_request(struct bpf_sock *sk, struct flow *flow, struct sonde_slot *slot, u64 now)
 {
 	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
 
-	leave(flow, slot);
-	if (counts(flow)) {
-		ADD(slot->completed, 1);
-		observe(slot->duration_hist, &slot->duration_ns_sum, now - flow->start_ns);
-		if (tcp)
-			slot->srtt_us = tcp->srtt_us >> 3;
-	}
-	flow->state = IDLE;
-	if (!flow->next_start_ns)
-		return;
-	flow->start_ns = flow->next_start_ns;
-	flow->next_start_ns = 0;
-	classify(flow);
-	begin_request(flow, slot, now);
+	count_complete(flow, slot, now);
+	if (tcp && counts(flow))
+		slot->srtt_us = tcp->srtt_us >> 3;
 }
 
 /* Appends to flow->head what of the segment still fits; false where nothing could be read. */
@@ -121,25 +138,57 @@ static __always_inline bool same_as_last(struct __sk_buff *skb, const struct seg
 	       head[2] == last[2];
 }
 
+/*
+ * The client's preface, whole or so far. What follows it in this segment is frames already. The server may have sent
+ * its first ones before.
+ */
+static __always_inline void follow_preface(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					   struct sonde_slot *slot, u32 before)
+{
+	if (flow->head_len < HEAD_BYTES)
+		return;
+	flow->state = IDLE;
+	if (!is_preface(flow->head)) {
+		COUNT_DROP(not_http);
+		go_opaque(flow, slot);
+		return;
+	}
+	if (!(flow->flags & HTTP2_EARLY))
+		start_http2(skb, flow, segment->sport);
+	flow->flags = (flow->flags & ~HTTP2_EARLY) | HTTP2;
+	flow->http2.in.at = segment->overlap + HEAD_BYTES - before;
+	ADD(slot->connections_http2, 1);
+}
+
 /* Bytes before a request is counted: enough of them to know method and path class? */
 static __always_inline void read_prefix(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
 					struct sonde_slot *slot, u64 now)
 {
+	u32 before;
+
 	if (flow->state == IDLE) {
 		__builtin_memset(flow->head, 0, HEAD_BYTES);
 		flow->head_len = 0;
 		flow->start_ns = now;
 	}
+	before = flow->head_len;
 	if (!append_head(skb, segment, flow, 0, HEAD_BYTES))
 		return;
 	flow->state = PREFIX;
+	if (flow->head_len >= 4 && begins_preface(flow->head)) {
+		follow_preface(skb, segment, flow, slot, before);
+		return;
+	}
 	if (flow->head_len >= 4 && !is_method(flow->head)) {
 		flow->state = IDLE;
-		/* a connection met halfway may be inside a body; the next request will tell */
 		if (flow->flags & FROM_START) {
 			COUNT_DROP(not_http);
 			go_opaque(flow, slot);
+		} else if (is_foreign(flow->head)) {
+			COUNT_DROP(met_halfway);
+			go_opaque(flow, slot);
 		}
+		/* else a connection met halfway may be inside a body; the answer or the next request will tell */
 		return;
 	}
 	if (flow->head_len == HEAD_BYTES || (flow->head_len >= 4 && ends_line(skb, segment))) {
@@ -148,41 +197,67 @@ static __always_inline void read_prefix(struct __sk_buff *skb, const struct segm
 	}
 }
 
-/* A method at the start of a segment while a response is under way: the next request, sent early. */
+/*
+ * The next request, sent before the response to the last one ended. While nothing of that came yet, this may be the
+ * request's own body: then only a segment that begins with the very same 24 bytes is taken for a request.
+ */
 static __always_inline void note_pipelined(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
 					   struct sonde_slot *slot, u64 now)
 {
+	const u64 *last = (const u64 *)flow->head;
+	u64 head[HEAD_BYTES / 8];
+
+	flow->last_in_ns = now;
+	if (segment->len < HEAD_BYTES || flow->pending == 255)
+		return;
+	if (flow->state == REQUEST && !(flow->flags & CLASSIFIED))
+		return;
+	if (!load(skb, segment->payload, head, sizeof(head)) || !is_method((const u8 *)head))
+		return;
+	if (flow->state == REQUEST) {
+		if (head[0] != last[0] || head[1] != last[1] || head[2] != last[2])
+			return;
+	} else {
+		__builtin_memcpy(flow->head, head, HEAD_BYTES);
+		flow->flags &= ~CLASSIFIED;
+	}
+	if (!flow->pending++)
+		flow->next_start_ns = now;
+	ADD(slot->pipelined, 1);
+}
+
+/* A response met halfway whose end nobody can see ended when the client asks again. */
+static __always_inline bool ends_unseen(struct __sk_buff *skb, const struct segment *segment, const struct flow *flow)
+{
 	u8 head[4];
 
-	if (segment->len < HEAD_BYTES || flow->next_start_ns || !flow->status)
-		return;
-	if (!load(skb, segment->payload, head, sizeof(head)) || !is_method(head))
-		return;
-	flow->flags &= ~CLASSIFIED;
-	load(skb, segment->payload, flow->head, HEAD_BYTES);
-	flow->next_start_ns = now;
-	ADD(slot->pipelined, 1);
+	return flow->flags & HALFWAY && flow->state == BODY && flow->chunk_phase == CHUNK_SOMEWHERE &&
+	       segment->len >= HEAD_BYTES && load(skb, segment->payload, head, sizeof(head)) && is_method(head);
 }
 
 static __always_inline void follow_request(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
 					   struct sonde_slot *slot, u64 now)
 {
+	if (ends_unseen(skb, segment, flow))
+		count_complete(flow, slot, now);
 	if (same_as_last(skb, segment, flow)) {
 		flow->start_ns = now;
 		begin_request(flow, slot, now);
 	} else if (flow->state <= PREFIX) {
 		read_prefix(skb, segment, flow, slot, now);
-	} else if (flow->state >= HEADER) {
+	} else {
 		note_pipelined(skb, segment, flow, slot, now);
+		return;
 	}
 	flow->last_in_ns = now;
 }
 
 /*
- * Is this segment the next one in order, with bytes not taken before? The filter runs before TCP has
- * looked at the segment, so duplicates and overtakers are still there.
+ * Is this segment the next one in order, with bytes not taken before? What of it was taken before is cut off. The
+ * filter runs before TCP has looked at the segment, so duplicates and overtakers are still there.
  */
-static __always_inline bool in_order(struct bpf_sock *sk, struct flow *flow, const struct segment *segment)
+static __always_inline bool in_order(struct bpf_sock *sk, struct flow *flow, struct sonde_slot *slot,
+				     struct segment *segment)
 {
 	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
 	u32 end = segment->seq + segment->len;
@@ -192,10 +267,18 @@ static __always_inline bool in_order(struct bpf_sock *sk, struct flow *flow, con
 		flow->in_end = segment->seq;
 	}
 	/* what arrived out of order has been taken in by TCP meanwhile; what it has not yet taken is in in_end */
-	if (tcp && AFTER(tcp->rcv_nxt, flow->in_end))
+	if (tcp && AFTER(tcp->rcv_nxt, flow->in_end)) {
+		if (flow->flags & HTTP2 && !miss_bytes(&flow->http2.in, tcp->rcv_nxt - flow->in_end)) {
+			COUNT_DROP(http2_out_of_step);
+			go_opaque(flow, slot);
+		}
 		flow->in_end = tcp->rcv_nxt;
+	}
 	if (!AFTER(end, flow->in_end) || AFTER(segment->seq, flow->in_end))
 		return false;
+	segment->overlap = flow->in_end - segment->seq;
+	segment->payload += segment->overlap;
+	segment->len -= segment->overlap;
 	flow->in_end = end;
 	return true;
 }

@@ -1,30 +1,19 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* What the bytes to the client mean: interim and final header, first data, chunks, the end. */
+/* What the bytes to the client mean: first data, chunks, the end, and the next response behind it. */
 #ifndef SONDE_RESPONSE_H
 #define SONDE_RESPONSE_H
 
-/* Keeps the last 8 bytes of a chunked response; `from` is where its body begins in this segment. */
-static __always_inline void update_tail(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
-					u32 from)
+/*
+ * Exact chunks are what the application wrote. calls.h decides for a write call whose bytes all left the socket inside
+ * it, and is told here that data was among them. Bytes that leave later were judged when they were written, but for the
+ * first data, of which only now is known that it is any.
+ */
+static __always_inline void tell_writer(struct flow *flow, struct sonde_slot *slot, bool first)
 {
-	u64 n = segment->len - from, tail = flow->tail;
-	u8 bytes[8] = {};
-
-	if (from >= segment->len)
-		return;
-	if (n >= 8) {
-		if (load(skb, segment->payload + segment->len - 8, bytes, 8))
-			flow->tail = __builtin_bswap64(*(u64 *)bytes);
-		return;
-	}
-	KEEP(n);
-	if (n < 1 || n > 7 || !load(skb, segment->payload + from, bytes, n))
-		return;
-#pragma unroll
-	for (int i = 0; i < 7; i++)
-		if (i < n)
-			tail = tail << 8 | bytes[i];
-	flow->tail = tail;
+	if ((s32)(flow->sent - flow->written) > 0)
+		flow->data_left = 1;
+	else if (first)
+		ADD(slot->exact_chunks, 1);
 }
 
 static __always_inline void first_data(struct flow *flow, struct sonde_slot *slot, u64 now)
@@ -33,112 +22,28 @@ static __always_inline void first_data(struct flow *flow, struct sonde_slot *slo
 	if (!counts(flow))
 		return;
 	ADD(slot->waiting, -1);
-	ADD(slot->first_data, 1);
 	ADD(slot->chunks, 1);
+	tell_writer(flow, slot, true);
+	if (flow->flags & HALFWAY)
+		return;
+	ADD(slot->first_data, 1);
 	observe(slot->ttft_hist, &slot->ttft_ns_sum, now - flow->start_ns);
 }
 
-/* A segment behind the first data: a chunk, unless it holds only framing or a comment. */
-static __always_inline void next_data(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
-				      struct sonde_slot *slot, u64 gap)
+/* A segment behind the first data: a chunk, unless it holds only framing or a comment. `first`: its first 8 bytes. */
+static __always_inline void next_data(const struct segment *segment, struct flow *flow, struct sonde_slot *slot,
+				      u64 first, u64 gap)
 {
-	u64 first = 0;
-
 	if (!counts(flow))
 		return;
 	if (flow->flags & CHUNKED && segment->len <= LAST_CHUNK_LEN)
 		return;
-	if (flow->flags & EVENTS && segment->len >= 8 && load(skb, segment->payload, &first, 8) &&
-	    begins_with_comment(__builtin_bswap64(first)))
+	if (flow->flags & EVENTS && begins_with_comment(__builtin_bswap64(first)))
 		return;
 	ADD(slot->chunks, 1);
+	tell_writer(flow, slot, false);
 	ADD(slot->gaps, 1);
 	observe(slot->gap_hist, &slot->gap_ns_sum, gap);
-}
-
-/* The status is known: an interim response (1xx) is not the answer. */
-static __always_inline void count_response(struct flow *flow, struct sonde_slot *slot, u64 now)
-{
-	if (flow->status < 200 || !counts(flow))
-		return;
-	ADD(slot->responded, 1);
-	observe(slot->header_hist, &slot->header_ns_sum, now - flow->start_ns);
-	observe(slot->upload_hist, &slot->upload_ns_sum, flow->last_in_ns - flow->start_ns);
-	if (flow->status >= 500)
-		ADD(slot->status_5xx, 1);
-	else if (flow->status >= 400)
-		ADD(slot->status_4xx, 1);
-}
-
-/* One window of the segment from scan_offset on into bytes. Returns how many, 0 where there is none. */
-static __always_inline u64 load_window(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
-				       u8 *bytes)
-{
-	u64 n = segment->len - flow->scan_offset;
-
-	if (flow->scan_offset >= segment->len)
-		return 0;
-	KEEP(n);
-	if (n > SONDE_WINDOW_BYTES)
-		n = SONDE_WINDOW_BYTES;
-	KEEP(n);
-	if (n < 1 || n > SONDE_WINDOW_BYTES || !load(skb, segment->payload + flow->scan_offset, bytes, n))
-		return 0;
-	return n;
-}
-
-enum follow { FOLLOWED, MORE_WINDOWS };
-
-/* The header ends at scan_offset: a body follows, or after an interim response another header. */
-static __always_inline void end_header(const struct segment *segment, struct flow *flow, struct sonde_slot *slot)
-{
-	if (flow->status == 101) { /* another protocol from here on */
-		go_opaque(flow, slot);
-	} else if (flow->has_length > 1) { /* nobody can tell where this ends */
-		COUNT_DROP(two_lengths);
-		go_opaque(flow, slot);
-	} else if (flow->status < 200) {
-		flow->state = REQUEST;
-	} else {
-		frame_body(flow);
-		flow->state = BODY;
-		flow->windows = 0;
-		flow->body_offset = flow->scan_offset;
-		flow->tail = CRLF_CRLF;
-	}
-}
-
-/* A window of a response header; behind its end the state is BODY, or REQUEST again after an interim one. */
-static __always_inline void follow_header(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
-					  struct sonde_slot *slot, u8 *bytes, u64 n, u64 now)
-{
-	bool whole = false;
-
-	if (flow->state == REQUEST) {
-		start_header(flow);
-		flow->state = HEADER;
-	}
-	if (!flow->status) {
-		if (!append_head(skb, segment, flow, flow->scan_offset, STATUS_BYTES))
-			return;
-		if (flow->head_len >= 6 && !is_http1_response(flow->head)) {
-			go_opaque(flow, slot);
-			return;
-		}
-		if (flow->head_len >= STATUS_BYTES) {
-			flow->status = status_of(flow->head);
-			count_response(flow, slot, now);
-		}
-	}
-	flow->scan_offset += scan_header(flow, bytes, n, &whole);
-	if (!whole) {
-		if (++flow->windows > SONDE_WINDOWS) {
-			COUNT_DROP(header_too_long);
-			go_opaque(flow, slot);
-		}
-		return;
-	}
-	end_header(segment, flow, slot);
 }
 
 /* Body bytes of an event stream before its first event: comments are no data. */
@@ -160,29 +65,100 @@ static __always_inline void await_body(const struct segment *segment, struct flo
 
 	if (flow->body_offset >= segment->len || (flow->flags & CHUNKED && n <= LAST_CHUNK_LEN))
 		return;
+	if (!(flow->flags & CHUNKED) && !flow->remaining)
+		return;
 	first_data(flow, slot, now);
 }
 
-/* Takes a segment's body bytes off what is to come. Returns whether the body ends with them. */
-static __always_inline bool take_body(struct __sk_buff *skb, const struct segment *segment, struct flow *flow)
+/* The first 8 bytes from an offset on, 0 where there are fewer. */
+static __always_inline u64 word_of(struct __sk_buff *skb, const struct segment *segment, u32 offset)
+{
+	u64 word = 0;
+
+	if (offset >= segment->len || segment->len - offset < 8)
+		return 0;
+	return load(skb, segment->payload + offset, &word, 8) ? word : 0;
+}
+
+/* Takes a segment's body bytes, `first` their first 8, off what is to come. */
+static __always_inline enum walked take_body(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					     u64 first)
 {
 	u32 n = segment->len - flow->body_offset;
 
-	if (flow->flags & CHUNKED)
-		update_tail(skb, segment, flow, flow->body_offset);
-	else if (flow->remaining != LENGTH_UNKNOWN)
-		flow->remaining = flow->remaining > n ? flow->remaining - n : 0;
-	return body_ended(flow);
+	flow->scan_offset = flow->body_offset;
+	if (flow->flags & CHUNKED) {
+		if (flow->chunk_phase == CHUNK_SOMEWHERE)
+			return ends_with_last_chunk(skb, segment, flow) ? AT_END : WALKED;
+		return step_chunk(flow, first, n);
+	}
+	if (flow->remaining != LENGTH_UNKNOWN && flow->remaining <= n) {
+		flow->scan_offset += flow->remaining;
+		flow->remaining = 0;
+		return AT_END;
+	}
+	flow->scan_offset = segment->len;
+	if (flow->remaining != LENGTH_UNKNOWN)
+		flow->remaining -= n;
+	return WALKED;
+}
+
+/*
+ * A response whose request nobody saw begin: it came together with the one before it, or before the connection was met.
+ * A server that closes an idle connection may say 408 first; that answers nothing.
+ */
+static __always_inline bool begin_unseen(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					 struct sonde_slot *slot, u64 now)
+{
+	u8 head[STATUS_BYTES] = {};
+
+	if (segment->len < flow->scan_offset + STATUS_BYTES ||
+	    !load(skb, segment->payload + flow->scan_offset, head, STATUS_BYTES) || !is_http1_response(head) ||
+	    status_of(head) == 408)
+		return false;
+	if (!(flow->flags & FROM_START) && !(flow->flags & CLASSIFIED)) {
+		adopt_request(flow, slot, now);
+		return true;
+	}
+	flow->start_ns = flow->last_in_ns;
+	ADD(slot->pipelined, 1);
+	begin_request(flow, slot, now);
+	return true;
+}
+
+/* The response is whole; the next one may begin in the same segment. */
+static __always_inline enum follow end_body(struct __sk_buff *skb, const struct segment *segment, struct bpf_sock *sk,
+					    struct flow *flow, struct sonde_slot *slot, u64 now)
+{
+	complete_request(sk, flow, slot, now);
+	return flow->pending || flow->scan_offset < segment->len ? TO_NEXT : FOLLOWED;
+}
+
+static __always_inline enum follow after_walk(struct __sk_buff *skb, const struct segment *segment, struct bpf_sock *sk,
+					      struct flow *flow, struct sonde_slot *slot, enum walked walked, u64 now)
+{
+	switch (walked) {
+	case WALKED:
+		return FOLLOWED;
+	case AT_END:
+		return end_body(skb, segment, sk, flow, slot, now);
+	case MORE_STEPS:
+		return TO_CHUNKS;
+	case OUT_OF_STEP:
+		COUNT_DROP(bad_chunk);
+		go_opaque(flow, slot);
+	}
+	return FOLLOWED;
 }
 
 /* The end of a segment in the body, everything in it looked at. */
-static __always_inline void follow_body(struct __sk_buff *skb, const struct segment *segment, struct bpf_sock *sk,
-					struct flow *flow, struct sonde_slot *slot, u64 now)
+static __always_inline enum follow follow_body(struct __sk_buff *skb, const struct segment *segment,
+					       struct bpf_sock *sk, struct flow *flow, struct sonde_slot *slot,
+					       u64 first, u64 now)
 {
 	if (!(flow->flags & (EVENTS | DATA_SEEN)))
 		await_body(segment, flow, slot, now);
-	if (take_body(skb, segment, flow))
-		complete_request(sk, flow, slot, now);
+	return after_walk(skb, segment, sk, flow, slot, take_body(skb, segment, flow, first), now);
 }
 
 /* Header bytes or events still to be looked at in this segment? */
@@ -194,8 +170,7 @@ static __always_inline bool has_unread(const struct segment *segment, const stru
 
 /* The slow way over a segment without data so far: one window, byte by byte. */
 static __always_inline enum follow follow_window(struct __sk_buff *skb, const struct segment *segment,
-						 struct bpf_sock *sk, struct flow *flow, struct sonde_slot *slot,
-						 u64 now)
+						 struct flow *flow, struct sonde_slot *slot, u64 now)
 {
 	u8 bytes[SONDE_WINDOW_BYTES] = {};
 	u64 n = load_window(skb, segment, flow, bytes);
@@ -209,26 +184,90 @@ static __always_inline enum follow follow_window(struct __sk_buff *skb, const st
 	if (flow->flags & OPAQUE)
 		return FOLLOWED;
 	if (has_unread(segment, flow))
-		return MORE_WINDOWS;
-	if (flow->state == BODY)
-		follow_body(skb, segment, sk, flow, slot, now);
-	return FOLLOWED;
+		return TO_HEADER;
+	if (flow->state != BODY)
+		return FOLLOWED;
+	/* not here: the verifier would follow all that comes after the loops once for each of their ends */
+	flow->body_due = 1;
+	return TO_CHUNKS;
 }
 
-/* The quick way over the first segment of a response. False: nothing was done, take the slow way. */
-static __always_inline bool follow_short_header(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
-						struct sonde_slot *slot, u64 now)
+/* The first bytes of a connection that was met halfway come from the server: an answer under way, if it is HTTP/1.x. */
+static __always_inline void meet_halfway(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					 struct sonde_slot *slot, u64 now)
 {
-	u64 n = load_window(skb, segment, flow, (u8 *)flow->skim.words);
+	u8 head[2] = {};
 
-	start_header(flow);
-	if (n)
-		flow->scan_offset = skim_header(flow, n);
-	if (!flow->scan_offset)
+	if (segment->len < 2 || !load(skb, segment->payload, head, 2))
+		return;
+	if (is_foreign(head)) {
+		COUNT_DROP(met_halfway);
+		go_opaque(flow, slot);
+		return;
+	}
+	adopt_request(flow, slot, now);
+	flow->state = BODY;
+	flow->status = 200;
+	flow->flags |= CHUNKED | EVENTS | DATA_SEEN;
+	ADD(slot->waiting, -1);
+	flow->chunk_phase = CHUNK_SOMEWHERE;
+	flow->raw = 0;
+	flow->last_out_ns = now;
+}
+
+/* Does an HTTP/2 server speak first? RFC 9113, 3.4 lets it. */
+static __always_inline bool begins_with_settings(struct __sk_buff *skb, const struct segment *segment)
+{
+	struct frame frame = {};
+	u8 head[12] = {};
+
+	if (segment->len < FRAME_BYTES || !load(skb, segment->payload, head, FRAME_BYTES))
 		return false;
-	count_response(flow, slot, now);
-	end_header(segment, flow, slot);
-	return true;
+	read_frame(head, &frame);
+	return is_frame(&frame, true) && frame.len < 256;
+}
+
+/*
+ * No request is under way, yet bytes come, or a pipelined request is next: what do the bytes from scan_offset on
+ * answer? Rare, and a program of its own for its stack.
+ */
+static __always_inline enum follow follow_next(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					       struct sonde_slot *slot, u64 now)
+{
+	bool first = !(flow->flags & IN_KNOWN) && !flow->last_out_ns;
+
+	if (flow->state == PREFIX || flow->pending) {
+		if (flow->state != PREFIX) {
+			flow->pending--;
+			flow->start_ns = flow->next_start_ns;
+		}
+		classify(flow);
+		begin_request(flow, slot, now);
+		flow->last_out_ns = now;
+		return flow->scan_offset < segment->len ? TO_HEADER : FOLLOWED;
+	}
+	if (flow->scan_offset >= segment->len)
+		return FOLLOWED;
+	if (begin_unseen(skb, segment, flow, slot, now)) {
+		flow->last_out_ns = now;
+		if (counts(flow))
+			slot->last_byte_ns = now;
+		return TO_HEADER;
+	}
+	if (!first)
+		return FOLLOWED;
+	if (!(flow->flags & FROM_START)) {
+		meet_halfway(skb, segment, flow, slot, now);
+		if (flow->state == BODY && ends_with_last_chunk(skb, segment, flow))
+			count_complete(flow, slot, now);
+		return FOLLOWED;
+	}
+	if (!begins_with_settings(skb, segment))
+		return FOLLOWED;
+	start_http2(skb, flow, segment->dport);
+	flow->flags |= HTTP2_EARLY;
+	flow->last_out_ns = now;
+	return TO_FRAMES;
 }
 
 /* A segment of new response bytes. */
@@ -236,40 +275,52 @@ static __always_inline enum follow follow_response(struct __sk_buff *skb, const 
 						   struct bpf_sock *sk, struct flow *flow, struct sonde_slot *slot,
 						   u64 now)
 {
-	u64 gap = now - flow->last_out_ns;
+	u64 gap = now - flow->last_out_ns, first = 0;
 
-	if (flow->state == PREFIX) {
-		classify(flow);
-		begin_request(flow, slot, now);
+	if (flow->flags & (HTTP2 | HTTP2_EARLY)) {
+		flow->last_out_ns = now;
+		flow->http2.out.at = 0;
+		return TO_FRAMES;
 	}
-	if (flow->state == IDLE)
-		return FOLLOWED; /* an answer to nothing: a time-out notice, or a request from before our time */
+	flow->scan_offset = 0;
+	if (flow->flags & PEER_FIN)
+		flow->flags |= ANSWERED_FIN;
+	if (flow->state <= PREFIX)
+		return TO_NEXT;
 	flow->last_out_ns = now;
 	if (counts(flow))
 		slot->last_byte_ns = now;
-	flow->scan_offset = 0;
 	flow->body_offset = 0;
-	if (flow->flags & DATA_SEEN)
-		next_data(skb, segment, flow, slot, gap);
-	else if (flow->state == REQUEST && !follow_short_header(skb, segment, flow, slot, now))
-		return MORE_WINDOWS;
+	if (flow->flags & DATA_SEEN) {
+		first = word_of(skb, segment, 0);
+		next_data(segment, flow, slot, first, gap);
+	} else if (flow->state == REQUEST && !follow_short_header(skb, segment, flow, slot, now)) {
+		return TO_HEADER;
+	}
 	if (has_unread(segment, flow))
-		return MORE_WINDOWS;
-	if (flow->state == BODY)
-		follow_body(skb, segment, sk, flow, slot, now);
-	return FOLLOWED;
+		return TO_HEADER;
+	if (flow->state != BODY)
+		return FOLLOWED;
+	if (flow->body_offset || !(flow->flags & DATA_SEEN))
+		first = word_of(skb, segment, flow->body_offset);
+	return follow_body(skb, segment, sk, flow, slot, first, now);
 }
 
 static __always_inline bool is_new(struct flow *flow, struct sonde_slot *slot, const struct segment *segment)
 {
-	u32 end = segment->seq + segment->len;
+	u32 end = segment->seq + segment->len, n = segment->len;
 
-	if (flow->flags & OUT_KNOWN && !AFTER(end, flow->out_end)) {
+	if (!(flow->flags & OUT_KNOWN)) {
+		flow->flags |= OUT_KNOWN;
+	} else if (!AFTER(end, flow->out_end)) {
 		ADD(slot->retransmits, 1);
 		return false;
+	} else if (AFTER(flow->out_end, segment->seq)) {
+		n = end - flow->out_end;
 	}
-	flow->flags |= OUT_KNOWN;
 	flow->out_end = end;
+	flow->sent += n;
+	ADD(slot->tx_bytes, n);
 	return true;
 }
 

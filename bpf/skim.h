@@ -56,11 +56,6 @@ static __always_inline u64 lowest(u64 bits)
 	return ((below + (below >> 4)) & EVERY_BYTE(0x0f)) * EVERY_BYTE(1) >> 56;
 }
 
-static __always_inline u64 choose(u64 condition, u64 yes, u64 no)
-{
-	return (yes & -condition) | (no & ~-condition);
-}
-
 /* 8 bytes from any offset below 256, by aligned reads: not every machine takes others kindly. */
 static __always_inline u64 word_at(const u64 *words, u64 at)
 {
@@ -99,20 +94,27 @@ static __always_inline bool note_lines(struct skim *skim, const u64 *words, u64 
 	return !skim->left;
 }
 
-/* A decimal number of up to 15 digits behind optional spaces. */
-static __always_inline u64 number_at(const u64 *words, u64 at)
+/* A decimal number of up to 15 digits behind optional spaces. False where it is anything else: scan_header() decides.
+ */
+static __always_inline bool number_at(const u64 *words, u64 at, u64 *number)
 {
-	u64 text[2] = {word_at(words, at), word_at(words, at + 8)}, value = 0, open = 1;
+	u64 low = word_at(words, at), high = word_at(words, at + 8), value = 0, digits = 0, open = 1, ended = 0, i;
 
-#pragma unroll
-	for (int i = 0; i < 16; i++) {
-		u64 c = text[i / 8] >> i % 8 * 8 & 0xff, digit = c - '0';
+	/* not unrolled: sixteen bytes taken apart at once would not fit the stack */
+#pragma nounroll
+	for (i = 0; i < 16; i++) {
+		u64 c = low & 0xff, digit = c - '0';
 		u64 is_digit = is_less(digit, 10) & ~(digit >> 63);
 
-		open &= is_digit | is_zero(c ^ ' ');
+		ended |= open & digits & is_zero(c ^ '\r');
+		open &= is_digit | (is_zero(c ^ ' ') & (digits ^ 1));
+		digits |= open & is_digit;
 		value = choose(open & is_digit, value * 10 + digit, value);
+		low = low >> 8 | high << 56;
+		high >>= 8;
 	}
-	return value;
+	*number = value;
+	return ended;
 }
 
 /* Does a value begin with these 8 bytes, a space before them or not? */
@@ -166,8 +168,8 @@ static __always_inline u32 skim_header(struct flow *flow, u64 n)
 	flow->status = status_of((const u8 *)words);
 	flow->has_length = skim->length_at != 0;
 	flow->remaining = 0;
-	if (skim->length_at)
-		flow->remaining = number_at(words, skim->length_at + LENGTH_VALUE_OFFSET);
+	if (skim->length_at && !number_at(words, skim->length_at + LENGTH_VALUE_OFFSET, &flow->remaining))
+		return 0;
 	if (skim->encoding_at)
 		flow->flags |= CHUNKED;
 	if (skim->type_at && begins_with(words, skim->type_at + TYPE_VALUE_OFFSET, TEXT_EVE))

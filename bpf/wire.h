@@ -10,7 +10,7 @@
 #ifndef SONDE_WIRE_H
 #define SONDE_WIRE_H
 
-#define SONDE_LAYOUT 1
+#define SONDE_LAYOUT 2
 
 /* log-linear histogram: microseconds, 8 buckets per power of two, 0 us .. 2^32 us (71 min) */
 #define SONDE_BUCKETS		 256
@@ -37,7 +37,13 @@ struct sonde_owner {
 /* one element array: programs look an unresolved socket up again only when the epoch moved */
 struct sonde_control {
 	u64 epoch;
+	u64 shed; /* SONDE_SHED_ bits: what the programs leave out, because they were found to cost too much */
 };
+
+#define SONDE_SHED_HTTP2      1 /* HTTP/2 connections become opaque */
+#define SONDE_SHED_CALLS      2 /* write and read calls of the application */
+#define SONDE_SHED_TURNS      4 /* approximate times of opaque connections */
+#define SONDE_SHED_HISTOGRAMS 8 /* buckets; sums and counts stay */
 
 /* a response header is read in windows of this many bytes, at most so many of them (a tail call each) */
 #define SONDE_WINDOW_BYTES 256
@@ -52,6 +58,7 @@ struct sonde_slot {
 	s64 in_flight;	    /* requests begun and not ended */
 	s64 waiting;	    /* of those: no byte of data answered yet */
 	u64 started;	    /* requests begun */
+	u64 adopted;	    /* of those: met halfway, so that no time of theirs is in a histogram */
 	u64 responded;	    /* final (not 1xx) response headers begun */
 	u64 first_data;	    /* responses whose first data was seen = TTFT samples */
 	u64 completed;	    /* responses that ended as their framing says */
@@ -61,11 +68,21 @@ struct sonde_slot {
 	u64 excluded;	    /* requests of the excluded class */
 	u64 status_4xx;	    /* final responses by class of status code */
 	u64 status_5xx;
-	u64 chunks; /* response segments that carried data */
-	u64 gaps;   /* inter-chunk gap samples */
+	u64 chunks;	  /* response segments that carried data; of HTTP/2 DATA frames */
+	u64 exact_chunks; /* the same as the application wrote them, merged under loss or not: by its write calls */
+	u64 gaps;	  /* inter-chunk gap samples */
 	u64 connections_opened;
+	u64 connections_adopted; /* found open when the programs met their pod */
 	u64 connections_closed;
-	u64 connections_opaque; /* not HTTP/1.x in clear text, or out of step with it */
+	u64 closed_by_client; /* whose FIN came first; these five are connections_closed by cause */
+	u64 closed_by_server;
+	u64 reset_by_client;
+	u64 reset_by_server;
+	u64 timed_out;		/* nothing came back for what was sent, in the end */
+	u64 connections_http2;	/* HTTP/2 in clear text with prior knowledge */
+	u64 goaways;		/* GOAWAY frames, of either side */
+	u64 connections_opaque; /* not HTTP in clear text, or out of step with it */
+	u64 turns;		/* of opaque connections: questions that an answer followed */
 	u64 pipelined;		/* requests that arrived before the previous response ended */
 	u64 syns;		/* SYN segments at the listener */
 	u64 syn_acks;		/* SYN-ACK segments from the listener */
@@ -81,24 +98,40 @@ struct sonde_slot {
 	u64 header_ns_sum; /* request start to response header */
 	u64 ttft_ns_sum;   /* request start to first data */
 	u64 gap_ns_sum;
-	u64 duration_ns_sum; /* request start to response end, completed ones */
+	u64 duration_ns_sum;   /* request start to response end, completed ones */
+	u64 read_delay_ns_sum; /* bytes of a request arrived to the application having read them */
+	u64 turn_ns_sum;       /* of opaque connections: question to answer */
+	u64 turn_gap_ns_sum;   /* of opaque connections: between two segments of an answer */
 	u32 upload_hist[SONDE_BUCKETS];
 	u32 header_hist[SONDE_BUCKETS];
 	u32 ttft_hist[SONDE_BUCKETS];
 	u32 gap_hist[SONDE_BUCKETS];
 	u32 duration_hist[SONDE_BUCKETS];
+	u32 read_delay_hist[SONDE_BUCKETS];
+	u32 turn_hist[SONDE_BUCKETS];
+	u32 turn_gap_hist[SONDE_BUCKETS];
 };
 
 /* what the programs could not do, by cause; one element array */
 struct sonde_counters {
-	u64 storage_failed;   /* no room for a socket's state */
-	u64 packet_short;     /* TCP header not reachable */
-	u64 payload_unread;   /* bpf_skb_load_bytes refused */
-	u64 header_too_long;  /* response header beyond what SONDE_WINDOWS windows hold */
-	u64 two_lengths;      /* a response header with more than one content-length */
-	u64 not_http;	      /* first bytes of a request are no HTTP/1.x method */
-	u64 resolve_missed;   /* sockets on no known {cgroup, port} (looked up once per epoch) */
-	u64 stale_generation; /* packets of sockets whose pod is gone */
+	u64 storage_failed;    /* no room for a socket's state */
+	u64 packet_short;      /* TCP header not reachable */
+	u64 payload_unread;    /* bpf_skb_load_bytes refused */
+	u64 header_too_long;   /* response header beyond what SONDE_WINDOWS windows hold */
+	u64 two_lengths;       /* a response header with more than one content-length */
+	u64 bad_length;	       /* a content-length that is no plain number: signed, a list, on a folded line */
+	u64 both_framings;     /* a chunked response with a content-length too; followed as chunked */
+	u64 bad_chunk;	       /* a chunk size that is no hexadecimal number, or of more than 8 digits */
+	u64 too_many_chunks;   /* in one segment; the end of that response is told by its last bytes then */
+	u64 not_http;	       /* first bytes of a request are no method of HTTP/1.x nor the preface of HTTP/2 */
+	u64 met_halfway;       /* connections older than their pod's slot that speak something unknown */
+	u64 http2_out_of_step; /* bytes of an HTTP/2 connection were missed */
+	u64 http2_bad_frame;   /* not what HTTP/2 allows there */
+	u64 http2_flooded;     /* more frames in one segment than are worth following */
+	u64 http2_shed;	       /* connections not followed because that was given up */
+	u64 streams_full;      /* no room for an HTTP/2 stream */
+	u64 resolve_missed;    /* sockets on no known {cgroup, port} (looked up once per epoch) */
+	u64 stale_generation;  /* packets of sockets whose pod is gone */
 };
 
 #endif

@@ -24,18 +24,26 @@ _MAP_LOOKUP_ELEM = 1
 _MAP_UPDATE_ELEM = 2
 _MAP_DELETE_ELEM = 3
 _MAP_GET_NEXT_KEY = 4
+_PROG_LOAD = 5
 _OBJ_PIN = 6
 _OBJ_GET = 7
 _PROG_TEST_RUN = 10
 _PROG_GET_FD_BY_ID = 13
 _OBJ_GET_INFO_BY_FD = 15
 _PROG_QUERY = 16
+_RAW_TRACEPOINT_OPEN = 17
 _LINK_CREATE = 28
 _LINK_UPDATE = 29
+_ENABLE_STATS = 32
 
 MAP_TYPE_HASH = 1
 MAP_TYPE_ARRAY = 2
 F_MMAPABLE = 1 << 10
+
+# program types
+_CGROUP_SKB = 8
+_TRACING = 26
+_TRACE_RAW_TP = 23  # attach type
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -162,6 +170,34 @@ def link_create(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
 def link_update(link_fd: int, program_fd: int) -> None:
     """Replaces the link's program in one step; events are never seen by both or by none."""
     _bpf(_LINK_UPDATE, struct.pack("<IIII", link_fd, program_fd, 0, 0))
+
+
+def tracepoint_program(instructions: bytes, btf_id: int, name: str) -> int:
+    """Loads a program for the tracepoint whose type in the kernel's BTF has this number. Kernel 5.5 or newer."""
+    return _program_load(_TRACING, instructions, name, _TRACE_RAW_TP, btf_id)
+
+
+def packet_program(instructions: bytes, name: str, attach_type: int) -> int:
+    """Loads a program for packets of a cgroup."""
+    return _program_load(_CGROUP_SKB, instructions, name, attach_type)
+
+
+def _program_load(kind: int, instructions: bytes, name: str, attach_type: int, btf_id: int = 0) -> int:
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"GPL")
+    head = struct.pack("<IIQQ24x", kind, len(instructions) // 8, _address(code), _address(licence))
+    attributes = head + struct.pack("<16sII36xI", name.encode()[:15], 0, attach_type, btf_id)
+    return _bpf(_PROG_LOAD, attributes)[0]
+
+
+def tracepoint_link(program_fd: int) -> int:
+    """Attaches a program of tracepoint_program(); it is off when the last descriptor and pin of the link are gone."""
+    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program_fd))[0]
+
+
+def time_programs() -> int:
+    """Makes the kernel time all programs until the descriptor is closed. Kernel 5.8, CAP_SYS_ADMIN."""
+    return _bpf(_ENABLE_STATS, struct.pack("<I", 0))[0]
 
 
 def program_by_id(identity: int) -> int:

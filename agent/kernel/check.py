@@ -5,7 +5,6 @@ Features are tried, not derived from version numbers. Nothing is attached and no
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib.util
 import os
@@ -13,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.kernel import bpfsys, cgroups, headers, loader, pins
+from agent.kernel import bpfsys, btf, cgroups, headers, loader, pins
 from agent.kernel.pins import Pins
 
 # linux/capability.h
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _NO_DESCRIPTOR = 0x7FFFFFFF
+_RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")  # r0 = 0; exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def preflight(where: Pins, cgroup_root: Path | None = None) -> list[Requirement]
         _bcc(),
         _headers(),
         _bpffs(where),
-        _btf(),
+        _calls(),
     ]
 
 
@@ -78,7 +78,9 @@ def _state(where: Pins) -> str:
         return f"programs: {where.folder} cannot be read ({error.strerror})"
     if not hooks:
         return f"programs: none loaded under {where.root}"
-    return "programs: " + ", ".join(f"{hook.name} {hook.program.tag}" for hook in hooks) + f" under {where.folder}"
+    level = "level 2, segments and calls" if where.follows_calls() else "level 1, segments"
+    listed = ", ".join(f"{hook.name} {hook.program.tag}" for hook in hooks)
+    return f"programs: {listed} under {where.folder}; measurement is of {level}"
 
 
 def _requirement(
@@ -205,15 +207,16 @@ def _bpffs(where: Pins) -> Requirement:
     )
 
 
-def _btf() -> Requirement:
-    path = Path("/sys/kernel/btf/vmlinux")
-    with contextlib.suppress(OSError):
-        return Requirement("kernel BTF", True, f"{path.stat().st_size // 1024} KiB", needed=False)
-    return Requirement(
-        "kernel BTF",
-        False,
-        f"no {path}",
-        "nothing today: these programs use stable structures only; timings per write call need it",
-        "a kernel built with CONFIG_DEBUG_INFO_BTF",
+def _calls() -> Requirement:
+    def attempt() -> str:
+        for tracepoint in pins.CALLS.values():
+            os.close(bpfsys.tracepoint_program(_RETURN_0, btf.tracepoint(tracepoint), "sonde_probe"))
+        return "level 2: " + ", ".join(pins.CALLS.values())
+
+    return _requirement(
+        "write and read calls",
+        attempt,
+        "level 1: chunks are counted by segments, which merge under loss, and there are no read delays",
+        "kernel 6.3 or newer with CONFIG_DEBUG_INFO_BTF, and the capabilities above",
         needed=False,
     )

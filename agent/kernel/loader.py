@@ -15,9 +15,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.kernel import bpfsys, cgroups, layout, pins
 from agent.kernel.pins import Pins
+
+if TYPE_CHECKING:  # importing it costs a compiler
+    from agent.kernel.probes import Programs
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +149,9 @@ def _load_and_attach(where: Pins, cgroup: Path) -> list[str]:
     from agent.kernel import probes
 
     programs = probes.load(where)
-    _set_up_maps(programs.fds["egress_more"], where)
-    return [_attach(where, name, attach_type, cgroup, programs.fds[name]) for name, attach_type in pins.LINKS.items()]
+    _set_up_maps(programs, where)
+    lines = [_attach(where, name, attach_type, cgroup, programs.fds[name]) for name, attach_type in pins.LINKS.items()]
+    return lines + [_attach_call(where, name, programs) for name in pins.CALLS]
 
 
 def _prepare_folder(where: Pins) -> None:
@@ -204,14 +209,14 @@ def _check_reused_maps(where: Pins) -> None:
             )
 
 
-def _set_up_maps(continuation_fd: int, where: Pins) -> None:
+def _set_up_maps(programs: Programs, where: Pins) -> None:
     continuations = bpfsys.open_pinned(where.map("continuations"))
-    bpfsys.map_update(continuations, _ELEMENT_0, struct.pack("<I", continuation_fd))
+    programs.fill_continuations(continuations)
     os.close(continuations)
     control = bpfsys.open_pinned(where.map("control"))
     # epoch 0 would mean "looked up already" to a socket that never was
-    if bpfsys.map_lookup(control, _ELEMENT_0, 8) == bytes(8):
-        bpfsys.map_update(control, _ELEMENT_0, struct.pack("<Q", 1))
+    if bpfsys.map_lookup(control, _ELEMENT_0, layout.CONTROL.itemsize) == bytes(layout.CONTROL.itemsize):
+        bpfsys.map_update(control, _ELEMENT_0, struct.pack("<QQ", 1, 0))
     os.close(control)
     classes = bpfsys.open_pinned(where.map("classes"))
     for text in EXCLUDED_PREFIXES:
@@ -235,6 +240,41 @@ def _attach(where: Pins, name: str, attach_type: int, cgroup: Path, program_fd: 
     bpfsys.link_update(link_fd, program_fd)
     os.close(link_fd)
     return f"  {name}: {'already attached' if before == tag else 'updated in place'}, program {tag}"
+
+
+def _attach_call(where: Pins, name: str, programs: Programs) -> str:
+    """A program on a tracepoint. Its links cannot be updated: a changed one is replaced, with a moment of none."""
+    path = where.link(name)
+    try:
+        program_fd = programs.tracing(name)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        return f"  {name}: not attached, {error.strerror or error}; chunks are counted by segments"
+    try:
+        tag = bpfsys.program_info(program_fd).tag
+        if attached_tag(path) == tag:
+            return f"  {name}: already attached, program {tag}"
+        path.unlink(missing_ok=True)
+        link_fd = bpfsys.tracepoint_link(program_fd)
+        bpfsys.pin(link_fd, path)
+        os.close(link_fd)
+    finally:
+        os.close(program_fd)
+    return f"  {name}: attached, program {tag}"
+
+
+def attached_tag(link: Path) -> str | None:
+    """The tag of the program behind a pinned link; None where there is no link."""
+    try:
+        link_fd = bpfsys.open_pinned(link)
+    except FileNotFoundError:
+        return None
+    _, program_id, _, _ = bpfsys.link_info(link_fd)
+    program_fd = bpfsys.program_by_id(program_id)
+    tag = bpfsys.program_info(program_fd).tag
+    os.close(program_fd)
+    os.close(link_fd)
+    return tag
 
 
 def _create_link(name: str, attach_type: int, cgroup: Path, program_fd: int) -> int:

@@ -20,7 +20,9 @@ EGRESS = 1
 SOCK_OPS = 3
 
 LINKS = {"ingress": INGRESS, "egress": EGRESS, "lifecycle": SOCK_OPS}
-MAPS = ("slots", "owners", "classes", "control", "counters", "continuations", "flows")
+# links that a kernel may not offer -> their tracepoint
+CALLS = {"writes": "sock_send_length", "reads": "sock_recv_length"}
+MAPS = ("slots", "owners", "classes", "control", "counters", "continuations", "flows", "streams")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Pins:
 
     def loaded(self) -> bool:
         return all(self.link(name).exists() for name in LINKS)
+
+    def follows_calls(self) -> bool:
+        """Whether the applications' write and read calls are measured, beside the segments."""
+        return all(self.link(name).exists() for name in CALLS)
 
 
 class NotLoaded(Exception):

@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from agent.kernel import headers
+from agent.kernel import bpfsys, btf, headers, pins
 from agent.kernel.pins import Pins
 
 CGROUP_SKB = 8
 SOCK_OPS = 13
 
-# program -> (bcc function, program type); the first three are linked to hooks, the last is reached by tail call
+# program -> (bcc function, program type); the first three are linked to hooks
 PROGRAMS = {
     "ingress": ("sonde_ingress", CGROUP_SKB),
     "egress": ("sonde_egress", CGROUP_SKB),
     "lifecycle": ("sonde_lifecycle", SOCK_OPS),
-    "egress_more": ("sonde_egress_more", CGROUP_SKB),
+    "header": ("sonde_header", CGROUP_SKB),
+    "chunks": ("sonde_chunks", CGROUP_SKB),
+    "next": ("sonde_next", CGROUP_SKB),
+    "frames_in": ("sonde_frames_in", CGROUP_SKB),
+    "frames_out": ("sonde_frames_out", CGROUP_SKB),
 }
+# reached by tail call; their places in the map `continuations`, as enum continuation of bpf/maps.h has them
+CONTINUATIONS = ("header", "chunks", "next", "frames_in", "frames_out")
+# loaded only where the kernel has the tracepoint of pins.CALLS
+CALLS = {"writes": "sonde_write", "reads": "sonde_read"}
 
 _QUOTED_INCLUDE = re.compile(r'^#include "(\w+\.h)"\n', re.MULTILINE)
 
@@ -42,9 +51,18 @@ class Programs:
     def map_fd(self, name: str) -> int:
         return int(self.module[name.encode()].map_fd)
 
+    def tracing(self, name: str) -> int:
+        """Loads one of CALLS. Raises OSError where the kernel has not what it needs."""
+        btf_id = btf.tracepoint(pins.CALLS[name])
+        return bpfsys.tracepoint_program(self.module.dump_func(CALLS[name].encode()), btf_id, CALLS[name])
 
-def load(pins: Pins | None = None, defines: tuple[str, ...] = ()) -> Programs:
-    """Compiles bpf/track.c and loads every program; maps are made, or taken over, under `pins` if given.
+    def fill_continuations(self, map_fd: int) -> None:
+        for place, name in enumerate(CONTINUATIONS):
+            bpfsys.map_update(map_fd, struct.pack("<I", place), struct.pack("<I", self.fds[name]))
+
+
+def load(where: Pins | None = None, defines: tuple[str, ...] = ()) -> Programs:
+    """Compiles bpf/track.c and loads every program; maps are made, or taken over, under `where` if given.
 
     Raises LoadError.
     """
@@ -58,8 +76,8 @@ def load(pins: Pins | None = None, defines: tuple[str, ...] = ()) -> Programs:
             "another project) and use an environment made with --system-site-packages over the distribution's Python"
         ) from error
     flags = ["-Wno-macro-redefined", "-Wno-unknown-attributes", *(f"-D{define}" for define in defines)]
-    if pins is not None:
-        flags.append(f'-DSONDE_PIN="{pins.folder}"')
+    if where is not None:
+        flags.append(f'-DSONDE_PIN="{where.folder}"')
     try:
         module = BPF(text=source().encode(), cflags=flags)
         fds = {name: _load_one(module, *program) for name, program in PROGRAMS.items()}

@@ -15,6 +15,7 @@ from agent.devices.names import Device, Kind
 from agent.kernel import layout
 from agent.metrics import FAMILIES, AgentPage
 from agent.programs import Runs
+from agent.queues import Queue, Sockets
 from agent.signals import HISTOGRAMS
 from agent.slots import Owner
 from agent.snapshot import AgentState, PodDevices, PodState, SlotState, Snapshot
@@ -166,8 +167,9 @@ def test_the_agent_tells_of_itself() -> None:
 
 
 def test_every_family_that_is_documented_is_on_the_page_and_no_other() -> None:
-    agent = replace(AGENT, sample_age_s=0.1, programs={"ingress": Runs(1, 1)})
-    found = {family.name: family for family in text_string_to_metric_families(page(slot(srtt_us=5), agent=agent))}
+    agent = replace(AGENT, sample_age_s=0.1, kernel_share=0.01, programs={"ingress": Runs(1, 1)})
+    listening = replace(slot(srtt_us=5), sockets=Sockets(Queue(1, 128, 7)))
+    found = {family.name: family for family in text_string_to_metric_families(page(listening, agent=agent))}
     assert found.keys() == {family.name.removesuffix("_total") for family in FAMILIES}
     assert all(family.samples for family in found.values())
     assert all(found[family.name.removesuffix("_total")].documentation == family.help for family in FAMILIES)
@@ -189,3 +191,28 @@ def test_histograms_stay_with_their_pod() -> None:
     name = "sonde_pod_inter_chunk_seconds_bucket"
     assert [value(text, name, pod="a", le=le) for le in ("0.008192", "0.012288", "0.065536", "+Inf")] == [0, 2, 2, 3]
     assert [value(text, name, pod="b", le=le) for le in ("0.016384", "0.024576", "+Inf")] == [0, 1, 1]
+
+
+def test_accept_queues_of_a_pod_are_summed_and_absent_where_unknown() -> None:
+    two = [replace(slot(n), sockets=Sockets(Queue(n + 1, 100, 5 * n))) for n in range(2)]
+    found = read(page(*two))
+    names = ("length", "limit", "longest")
+    assert [found[f"sonde_pod_accept_queue_{name}", frozenset(LABELS.items())] for name in names] == [3, 200, 5]
+    assert not any(name.startswith("sonde_pod_accept_queue_l") for name, _ in read(page(slot())))
+
+
+def test_connections_that_never_spoke_are_open_too() -> None:
+    silent = replace(
+        slot(connections_opened=3, connections_closed=1, connections_adopted=1), sockets=Sockets(unheard=4)
+    )
+    assert read(page(silent))["sonde_pod_connections_open", frozenset(LABELS.items())] == 7
+
+
+def test_causes_and_levels_are_told_apart() -> None:
+    agent = replace(AGENT, measurement_level=2, shed=("http2", "calls"))
+    found = read(page(slot(closed_by_client=1, reset_by_server=2, timed_out=3), agent=agent))
+    closed = {dict(labels)["cause"]: n for (name, labels), n in found.items() if "connections_closed" in name}
+    assert closed == {"client": 1, "server": 0, "client_reset": 0, "server_reset": 2, "timeout": 3}
+    assert found["sonde_agent_measurement_level", frozenset()] == 2
+    shed = {dict(labels)["what"]: n for (name, labels), n in found.items() if name == "sonde_agent_shed"}
+    assert shed == {"http2": 1, "calls": 1, "turns": 0, "histograms": 0}

@@ -18,6 +18,7 @@ from agent.kernel.probes import Programs
 PASS = 1
 PSH_ACK = 0x18
 RST = 0x04
+FIN_ACK = 0x11
 EXCLUDED_PATHS = (b"GET /metrics", b"GET /health")
 
 
@@ -49,8 +50,8 @@ class Bench:
 
     @classmethod
     def of(cls, programs: Programs, cgroup2: Path) -> Bench:
-        bpfsys.map_update(programs.map_fd("continuations"), bytes(4), struct.pack("<I", programs.fds["egress_more"]))
-        bpfsys.map_update(programs.map_fd("control"), bytes(4), struct.pack("<Q", 1))
+        programs.fill_continuations(programs.map_fd("continuations"))
+        bpfsys.map_update(programs.map_fd("control"), bytes(4), struct.pack("<QQ", 1, 0))
         for path in EXCLUDED_PATHS:
             key = struct.pack("<I24s", len(path) * 8, path)
             bpfsys.map_update(programs.map_fd("classes"), key, struct.pack("<I", 1))
@@ -64,10 +65,15 @@ class Bench:
         key = struct.pack("<QII", self.cgroup_id, port, 0)
         bpfsys.map_update(self.programs.map_fd("owners"), key, struct.pack("<QII", 7, slot, 0))
         control = self.programs.map_fd("control")
-        (epoch,) = struct.unpack("<Q", bpfsys.map_lookup(control, bytes(4), 8) or b"")
-        bpfsys.map_update(control, bytes(4), struct.pack("<Q", epoch + 1))
+        epoch, shed = struct.unpack("<QQ", bpfsys.map_lookup(control, bytes(4), 16) or b"")
+        bpfsys.map_update(control, bytes(4), struct.pack("<QQ", epoch + 1, shed))
         self.slots[slot]["generation"] = 7
         return Conversation(self, slot, port, client_port or 20000 + slot, version)
+
+    def shed(self, what: int) -> None:
+        control = self.programs.map_fd("control")
+        (epoch,) = struct.unpack_from("<Q", bpfsys.map_lookup(control, bytes(4), 16) or b"")
+        bpfsys.map_update(control, bytes(4), struct.pack("<QQ", epoch, what))
 
     @property
     def drops(self) -> dict[str, int]:
@@ -97,6 +103,12 @@ class Conversation:
 
     def server(self, *segments: bytes, **packet: int) -> Conversation:
         return self._pass("egress", segments, self.port, self.client_port, **packet)
+
+    def forget(self) -> Conversation:
+        """As if the connection were older than the programs: nothing is known of it."""
+        flows = self.bench.programs.map_fd("test_flows")
+        bpfsys.map_update(flows, struct.pack("<I", self.client_port), bytes(bpfsys.map_info(flows).value_bytes))
+        return self
 
     def again(self, direction: str, payload: bytes) -> Conversation:
         """The last payload once more, as a retransmission."""

@@ -32,19 +32,21 @@ class Node:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     owned: int = 0
 
-    def serve(self, host: str = "127.0.0.1") -> Served:
+    def serve(self, host: str = "127.0.0.1", program: Path = SERVER) -> Served:
         """A server in the cgroup, listening on a port that has just been given a slot."""
         port = free_port(host)
-        slot = self.own(port)
-        process = subprocess.Popen(
-            enter_command(self.cgroup, [sys.executable, str(SERVER), host, str(port)]),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        return Served(self, self.own(port), host, port, self.start(host, port, program))
+
+    def start(self, host: str, port: int, program: Path = SERVER, *flags: str) -> subprocess.Popen[str]:
+        return self.run([sys.executable, str(program), host, str(port), *flags])
+
+    def run(self, command: list[str]) -> subprocess.Popen[str]:
+        """A command in the cgroup that says when it is ready."""
+        process = subprocess.Popen(enter_command(self.cgroup, command), stdout=subprocess.PIPE, text=True)
         self.processes.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        return Served(self, slot, host, port, process)
+        return process
 
     def own(self, port: int) -> int:
         slot = self.owned
@@ -59,9 +61,15 @@ class Node:
 
     def bump_epoch(self) -> None:
         control = pins.open_map(self.pins, "control")
-        (epoch,) = struct.unpack("<Q", bpfsys.map_lookup(control, bytes(4), 8) or bytes(8))
-        bpfsys.map_update(control, bytes(4), struct.pack("<Q", epoch + 1))
+        epoch, shed = struct.unpack("<QQ", bpfsys.map_lookup(control, bytes(4), 16) or bytes(16))
+        bpfsys.map_update(control, bytes(4), struct.pack("<QQ", epoch + 1, shed))
         os.close(control)
+
+    def shed(self) -> int:
+        control = pins.open_map(self.pins, "control")
+        _, shed = struct.unpack("<QQ", bpfsys.map_lookup(control, bytes(4), 16) or bytes(16))
+        os.close(control)
+        return int(shed)
 
     def hook_programs(self) -> list[int]:
         fd = os.open(self.cgroup, os.O_RDONLY)
@@ -91,6 +99,9 @@ class Served:
         while not condition():
             assert time.monotonic() < deadline, self.counts()
             time.sleep(0.002)
+
+    def histogram(self, name: str) -> Any:
+        return self.node.slots[self.slot][name].copy()
 
     def counts(self) -> dict[str, int]:
         row = self.node.slots[self.slot]

@@ -1,6 +1,8 @@
 """A small HTTP/1.1 server whose behaviour the request's path chooses; run as a process of its own.
 
-    python server.py HOST PORT      prints "ready" when it listens
+    python server.py HOST PORT [shared|dual]     prints "ready" when it listens
+
+shared: beside others on that port; dual: one IPv6 socket for both families, whatever HOST says
 
 POST /v1/plain?size=N            an answer of N bytes
 POST /v1/stream?chunks=N&gap=MS  an event stream, header first, [DONE] not sent
@@ -14,6 +16,7 @@ POST /v1/padded?size=N           an answer with N bytes of header padding
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from urllib.parse import parse_qs, urlsplit
 
@@ -25,6 +28,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             target = urlsplit(head.split()[1])
+            if "expect: 100-continue" in head.lower():
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             length = next((int(x.split(":")[1]) for x in head.lower().split("\r\n") if x.startswith("content-len")), 0)
             await reader.readexactly(length)
             options = {name: int(values[0]) for name, values in parse_qs(target.query).items()}
@@ -63,7 +68,12 @@ async def answer(path: str, options: dict[str, int], writer: asyncio.StreamWrite
 
 
 async def main() -> None:
-    server = await asyncio.start_server(serve, sys.argv[1], int(sys.argv[2]), reuse_address=True)
+    if sys.argv[3:] == ["dual"]:
+        both = socket.create_server(("::", int(sys.argv[2])), family=socket.AF_INET6, dualstack_ipv6=True)
+        server = await asyncio.start_server(serve, sock=both)
+    else:
+        shared = sys.argv[3:] == ["shared"]
+        server = await asyncio.start_server(serve, sys.argv[1], int(sys.argv[2]), reuse_address=True, reuse_port=shared)
     print("ready", flush=True)
     await server.serve_forever()
 

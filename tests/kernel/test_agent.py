@@ -161,7 +161,7 @@ def test_requests_show_in_the_stream_and_on_the_page(agent: Agent) -> None:
     with agent.open_request(pod) as connection:
         known = agent.until(lambda known: in_flight(known, "pod-1") == 1)
         assert known["pod-1"].kernel.waiting == 1
-        assert 'sonde_pod_requests_in_flight{namespace="default",pod="pod-1"} 1.0' in agent.page()
+        assert 'sonde_pod_requests_in_flight{namespace="default",pod="pod-1"} 1\n' in agent.page()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a RST
     known = agent.until(lambda known: in_flight(known, "pod-1") == 0)
     assert (known["pod-1"].kernel.started, known["pod-1"].kernel.client_aborted) == (1, 1)

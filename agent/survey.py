@@ -1,0 +1,81 @@
+"""What there is on the node to be measured: the pods' cgroups, pods that nobody named yet, and their sockets.
+
+Looks in a thread, because the kernel holds a scan up while it makes cgroups. Without a cgroup tree there is nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from agent.pods import CgroupId, CgroupTree, ServingPod
+from agent.queues import Sockets, SocketTables
+from agent.slots import Endpoint, Held, Owner, Wanted
+from agent.strangers import Strangers
+from agent.watching import Watch
+
+log = logging.getLogger(__name__)
+
+SOCKETS_EVERY_S = 1.0
+SEARCH_OFTEN_S = 30.0  # how long a stranger is looked at often: starting a server may take that long
+
+
+class Survey:
+    def __init__(self, root: Path | None) -> None:
+        self._watch = _watch() if root else None
+        self._tree = CgroupTree(root, self._watch.add if self._watch else lambda path: None) if root else None
+        self._tables = SocketTables()
+        self._strangers = Strangers(lambda cgroups: self._tables.ports(cgroups, self._paths))
+        self._sockets_due_s = 0.0
+        self.known: Collection[str] = ()  # names of all pods that have a manifest
+
+    @property
+    def _paths(self) -> Mapping[CgroupId, str]:
+        return self._tree.paths if self._tree else {}
+
+    def tell(self, changed: Callable[[], None]) -> None:
+        """Calls `changed` in the running event loop when a directory comes or goes."""
+        watch = self._watch
+        if watch is None:
+            return
+
+        def told() -> None:
+            if watch.drain():
+                changed()
+
+        asyncio.get_running_loop().add_reader(watch.descriptor, told)
+
+    async def look(
+        self, pods: Collection[ServingPod], now_s: float
+    ) -> tuple[Mapping[str, frozenset[CgroupId]], Wanted]:
+        """The cgroups of the pods, by the names of ServingPod.cgroup_names, and the endpoints of strangers."""
+        if self._tree is None:
+            return {}, {}
+        names = {name for pod in pods for name in pod.cgroup_names}
+        cgroups = await asyncio.to_thread(self._tree.scan, names)
+        return cgroups, await asyncio.to_thread(self._strangers.look, self._tree.strangers, self.known, now_s)
+
+    async def look_at_sockets(self, held: Mapping[Endpoint, Held], open_now: Sequence[int], now_s: float) -> None:
+        """At most once a second; `open_now` are the connections counted, by slot."""
+        if self._tree is None or now_s < self._sockets_due_s:
+            return
+        self._sockets_due_s = now_s + SOCKETS_EVERY_S
+        counted = {one.owner: open_now[one.owner.slot] for one in held.values()}
+        await asyncio.to_thread(self._tables.look, held, self._paths, counted)
+
+    def sockets(self, owner: Owner) -> Sockets:
+        return self._tables.found.get(owner, Sockets())
+
+    def searching(self, now_s: float) -> bool:
+        """Whether a stranger came so lately that it may soon listen."""
+        return self._strangers.waiting(now_s, SEARCH_OFTEN_S)
+
+
+def _watch() -> Watch | None:
+    try:
+        return Watch()
+    except OSError as error:
+        log.warning("no inotify (%s): new cgroups are found a second later", error.strerror)
+        return None
