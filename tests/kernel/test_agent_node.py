@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +91,38 @@ def test_connections_that_wait_to_be_accepted_are_shown(here: Ground) -> None:
     assert found["sonde_pod_accept_queue_longest", "default", "full"] >= 5
     for client in clients:
         client.close()
+
+
+def test_an_agent_that_starts_late_knows_the_idle_connections(here: Ground) -> None:
+    pod = here.serving_pod("late")
+    silent = [pod.connect() for _ in range(3)]
+    agent = here.agent()
+    key = ("sonde_pod_connections_open", "default", "late")
+    # the agent's own reader of engine pages may have one open too
+    wait_until(lambda: agent.metrics().get(key) in (3, 4))
+    for connection in silent[:2]:
+        connection.sendall(PLAIN)
+        read_answer(connection)
+    wait_until(lambda: agent.metrics()[key] in (3, 4))
+    for connection in silent:
+        connection.close()
+    wait_until(lambda: agent.metrics()[key] in (0, 1))
+
+
+def test_programs_that_cost_more_than_they_may_leave_something_out(here: Ground) -> None:
+    pod = here.serving_pod("dear")
+    agent = here.agent("--kernel-share", "0.0000001")
+    wait_until(lambda: started(agent, "dear") is not None)
+    deadline = time.monotonic() + 60
+    with pod.connect() as connection:
+        while agent.metrics()["sonde_agent_shed", "http2"] != 1:
+            assert time.monotonic() < deadline
+            connection.sendall(PLAIN)
+            read_answer(connection)
+    found = agent.metrics()
+    assert found["sonde_agent_kernel_share_ratio",] > 0.0000001
+    assert found["sonde_agent_shed", "calls"] == 0
+    assert agent.terminate() == 0
+    assert agent.said.count("left out is now http2") == 1
+    here.agent("--kernel-share", "0")  # no bound: what was left out comes back
+    wait_until(lambda: here.node.shed() == 0)
