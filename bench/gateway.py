@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.standin import NODE, ip_of, uid_of
 from lab import envoy, manifests, processes, wire
@@ -28,6 +29,7 @@ class Bench:
     gateway_port: int
     metrics_port: int
     picker_pid: int
+    pods_port: int
 
     async def reaches(self, name: str, value: float) -> None:
         """Waits until a metric of the controller is at least so much."""
@@ -48,17 +50,25 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.asynccontextmanager
 async def standing(
-    folder: Path, pods: int, mode: BodyMode, nothing: bool = False, sends_responses: bool = False
+    folder: Path,
+    pods: int,
+    mode: BodyMode,
+    nothing: bool = False,
+    sends_responses: bool = False,
+    replicas: int = 1,
+    policy: str = "sonde",
 ) -> AsyncIterator[Bench]:
     """nothing: the picker is bench.nothing. Raises ProcessError, or FileNotFoundError where there is no Envoy."""
     binary = envoy.find()
     if binary is None:
         raise FileNotFoundError("no Envoy: run 'make setup', or name its binary in $SONDE_ENVOY")
     os.mkdir(folder)
-    port, agent, picker, metrics, health, front = free_ports(6)
+    port, agent, front, *rest = free_ports(3 + 3 * replicas)
+    ports = [Ports(port, agent, *rest[3 * at : 3 * at + 3]) for at in range(replicas)]
     config = Gateway(
         pods=(),
-        picker=(HOST, picker),
+        picker=(HOST, ports[0].picker),
+        more_pickers=tuple((HOST, other.picker) for other in ports[1:]),
         host=HOST,
         sonde_port=front,
         body_mode=mode,
@@ -67,7 +77,7 @@ async def standing(
         message_timeout_s=30.0,
         sends_responses=sends_responses,
     )
-    module = (sys.executable, "-m")
+    _write_manifests(folder / "manifests", pods, port)
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(name: str, command: Sequence[str], listens: int) -> processes.Process:
@@ -76,33 +86,45 @@ async def standing(
             await processes.listening(process, HOST, listens, LIMIT_S)
             return process
 
+        module = (sys.executable, "-m")
         standin = (*module, "bench.standin", "--port", str(port), "--agent-port", str(agent), "--pods", str(pods))
         await start("standin", standin, agent)
-        if nothing:
-            command = [*module, "bench.nothing", "--port", str(picker), "--destination", f"{ip_of(1)}:{port}"]
-        else:
-            command = _controller(folder, pods, (port, agent, picker, metrics, health))
-        chosen = await start("picker", command, picker)
+        pickers = []
+        for at, own in enumerate(ports):
+            idle = [*module, "bench.nothing", "--port", str(own.picker), "--destination", f"{ip_of(1)}:{port}"]
+            command = idle if nothing else _controller(folder / "manifests", own, policy)
+            pickers.append(await start(f"picker-{at}", command, own.picker))
         (folder / "envoy.json").write_text(json.dumps(envoy.bootstrap(config)))
         await start("envoy", envoy.command(binary, folder / "envoy.json"), front)
-        bench = Bench(front, metrics, chosen.pid)
-        if not nothing:
-            await bench.reaches("sonde_controller_agents_connected", 1)
-        yield bench
+        for own in () if nothing else ports:
+            await Bench(front, own.metrics, 0, port).reaches("sonde_controller_agents_connected", 1)
+        yield Bench(front, ports[0].metrics, pickers[0].pid, port)
 
 
-def _controller(folder: Path, pods: int, ports: tuple[int, ...]) -> list[str]:
-    port, agent, picker, metrics, health = ports
-    where = folder / "manifests"
+class Ports(NamedTuple):
+    """Where one picker serves, and what it talks to."""
+
+    pods: int
+    agent: int
+    picker: int
+    metrics: int
+    health: int
+
+
+def _write_manifests(where: Path, pods: int, port: int) -> None:
     where.mkdir()
     specs = [LabPod(f"pod-{pod}", uid_of(pod), ip_of(pod), "") for pod in range(1, pods + 1)]
     objects = [manifests.pool(port), manifests.agent(NODE, HOST), *(manifests.pod(spec, NODE, port) for spec in specs)]
     manifests.write(where, objects)
+
+
+def _controller(where: Path, ports: Ports, policy: str) -> list[str]:
     return program(
         "controller",
-        *("--pool-name", manifests.POOL, "--manifests", str(where), "--bind", HOST, "--seed", "1"),
-        *("--grpc-port", str(picker), "--grpc-health-port", str(health), "--metrics-port", str(metrics)),
-        *("--agent-port", str(agent), "--secure-serving=false", "--drain-delay=0s"),
+        *("--pool-name", manifests.POOL, "--manifests", str(where), "--bind", HOST, "--policy", policy),
+        *("--grpc-port", str(ports.picker), "--grpc-health-port", str(ports.health)),
+        *("--metrics-port", str(ports.metrics), "--agent-port", str(ports.agent)),
+        *("--secure-serving=false", "--drain-delay=0s"),
     )
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -26,6 +28,7 @@ MANY = 200
 GAP_S = 0.001
 TICK_S = 0.02  # as an agent looks at its slots
 BEAT_S = 1.0
+FEW = 64
 NODE = "bench"
 FIRST = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 CHUNK = b"8\r\ndata: x\n\r\n"
@@ -44,31 +47,42 @@ def uid_of(pod: int) -> str:
 class Counts:
     """Of one pod."""
 
-    __slots__ = ("completed", "in_flight", "progress_s", "started")
+    __slots__ = ("changed", "completed", "in_flight", "progress_s", "started")
 
     def __init__(self) -> None:
-        self.started = self.completed = self.in_flight = 0
+        self.started = self.completed = self.in_flight = self.changed = 0
         self.progress_s = 0.0
 
 
 class Pods:
     def __init__(self, count: int) -> None:
         self.counts = {ip_of(pod): Counts() for pod in range(1, count + 1)}
-        self.changed: set[str] = set()
+        self.changes = 0
+        self.above: Counter[int] = Counter()  # requests by how much busier their pod was than the least busy one
 
     def begin(self, ip: str) -> None:
         if counts := self.counts.get(ip):
+            if len(self.counts) <= FEW:  # a look at all for each request
+                self.above[counts.in_flight - min(other.in_flight for other in self.counts.values())] += 1
             counts.started += 1
             counts.in_flight += 1
             counts.progress_s = counts.progress_s if counts.in_flight > 1 else time.monotonic()
-            self.changed.add(ip)
+            self._change(counts)
 
     def end(self, ip: str) -> None:
         if counts := self.counts.get(ip):
             counts.completed += 1
             counts.in_flight -= 1
             counts.progress_s = time.monotonic()
-            self.changed.add(ip)
+            self._change(counts)
+
+    def _change(self, counts: Counts) -> None:
+        self.changes += 1
+        counts.changed = self.changes
+
+    def since(self, change: int) -> list[str]:
+        """The pods that changed since; each watcher has its own mark."""
+        return [ip for ip, counts in self.counts.items() if counts.changed > change]
 
 
 class Server(asyncio.Protocol):
@@ -89,6 +103,9 @@ class Server(asyncio.Protocol):
         if not blank or not _whole(head, body):
             return
         self._buffer = b""
+        if head.startswith(b"GET "):
+            self._tell(head)
+            return
         self._pods.begin(self._ip)
         loop = asyncio.get_running_loop()
         if b" /now/" in head:
@@ -98,6 +115,12 @@ class Server(asyncio.Protocol):
         else:
             self._transport.write(FIRST + CHUNK)
             loop.call_later(GAP_S, self._chunk, MANY - 1)
+
+    def _tell(self, head: bytes) -> None:
+        body = json.dumps(self._pods.above).encode()
+        if b" /clear " in head:
+            self._pods.above.clear()
+        self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
 
     def _chunk(self, left: int) -> None:
         if left == 0:
@@ -112,6 +135,8 @@ class Server(asyncio.Protocol):
 
 
 def _whole(head: bytes, body: bytes) -> bool:
+    if head.startswith(b"GET "):
+        return True
     found = _LENGTH.search(head)
     return len(body) >= int(found[1]) if found else body.endswith(b"0\r\n\r\n")
 
@@ -122,14 +147,14 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         self._port = port
 
     async def Watch(self, _request: WatchRequest, _context: grpc.aio.ServicerContext) -> AsyncIterator[Frame]:
-        sequence, beat_s = 0, 0.0
+        sequence, beat_s, mark = 0, 0.0, 0
         while True:
             now = time.monotonic()
             full = now >= beat_s + BEAT_S
             beat_s = now if full else beat_s
-            changed, self._pods.changed = self._pods.changed, set()
-            ips = self._pods.counts if full else changed
-            if full or changed:
+            ips = list(self._pods.counts) if full else self._pods.since(mark)
+            mark = self._pods.changes
+            if ips:
                 sequence += 1
                 reports = [self._report(pod, now) for pod in ips]
                 yield Frame(node=NODE, sequence=sequence, full=full, endpoints=reports, age_us=0)

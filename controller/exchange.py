@@ -115,7 +115,7 @@ class Exchange:
         self._mode = assumed_mode
         self._guessed = False
         self._hooks = hooks
-        self._response_mode = NONE
+        self._response_mode = UNDECLARED
         self._at = _At.HEADERS
         self._head: Head | None = None  # None: the gateway sends none
         self._subset: tuple[str, ...] | None = None
@@ -329,7 +329,8 @@ class Exchange:
 
     def _response_body(self, body: Any) -> list[bytes]:
         self._saw_response = True
-        if self._response_mode == FULL_DUPLEX:
+        undeclared = self._response_mode == UNDECLARED and self._mode in (FULL_DUPLEX, UNDECLARED)
+        if undeclared or self._response_mode == FULL_DUPLEX:
             return list(answers.response_chunks(body.body, body.end_of_stream))
         return [answers.EMPTY_RESPONSE_BODY]
 

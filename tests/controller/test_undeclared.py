@@ -71,6 +71,20 @@ def test_trailers_without_body_are_full_duplex_too() -> None:
     assert m.kinds(exchange.answer(DESTINATION)) == ["request_headers", "request_trailers"]
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["buffered", "duplex"])
+def test_its_responses_come_as_its_requests_do(waits: bool) -> None:
+    exchange = Exchange()
+    exchange.receive(m.headers(None))
+    if waits:
+        exchange.quiet()
+    exchange.receive(m.body())
+    exchange.answer(DESTINATION)
+    answers = exchange.receive(m.response_body(b"data", True))
+
+    assert m.kinds(answers) == ["response_body"]
+    assert m.streamed(answers, "response_body")[0] == (b"" if waits else b"data")
+
+
 def test_a_request_without_body_leaves_nothing_to_decide() -> None:
     exchange = Exchange()
     exchange.receive(m.headers(None, ends=True))

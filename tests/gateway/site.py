@@ -7,7 +7,7 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,11 @@ class Site:
     async def until(self, name: str, count: int) -> None:
         """Waits until the controller's page has so many samples of a name."""
         while sum(sample.name == name for sample in await self.samples()) != count:
+            await asyncio.sleep(0.05)
+
+    async def value(self, name: str, holds: Callable[[float], bool]) -> None:
+        """Waits until the sum of a name's samples on the first controller's page is as wanted."""
+        while not holds(sum(sample.value for sample in await self.samples() if sample.name == name)):
             await asyncio.sleep(0.05)
 
     async def logged(self, text: str) -> None:

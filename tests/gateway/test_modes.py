@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from lab.envoy import BodyMode, Routing
 from tests.conftest import run
 from tests.gateway.crowd import Crowd
-from tests.gateway.site import DESTINATION, site
+from tests.gateway.site import DESTINATION, HOST, site
 
 ASK = {"model": "lab", "prompt": "hello", "max_tokens": 4}
 BIG = b'{"model": "lab", "prompt": "%s"}' % (b"x" * 20_000_000)
@@ -73,6 +74,27 @@ def test_a_picker_that_the_gateway_knows_is_gone_fails_as_configured_in_full_dup
                     pass
             else:
                 assert (await here.post(ASK)).status == 500
+
+    run(body(), timeout_s=60)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in BodyMode if mode.shows_body])
+def test_clients_that_give_up_leave_nothing_behind(tmp_path: Path, mode: BodyMode) -> None:
+    """Inside their body, and right after it: in the second case the request may have had its endpoint."""
+    whole = json.dumps(ASK).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(whole)
+
+    async def body() -> None:
+        async with site(tmp_path, body_mode=mode) as here:
+            for sent in (whole[:10], whole) * 4:
+                _, writer = await asyncio.open_connection(HOST, here.gateway_port)
+                writer.write(head + sent)
+                await writer.drain()
+                if sent != whole:
+                    await here.value("sonde_controller_exchanges_open", lambda value: value > 0)
+                writer.close()
+            for name in ("sonde_controller_exchanges_open", "sonde_controller_reservations"):
+                await here.value(name, lambda value: value == 0)
 
     run(body(), timeout_s=60)
 
