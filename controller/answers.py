@@ -164,12 +164,13 @@ def response_chunks(body: bytes, ends: bool) -> Iterator[bytes]:
 
 def _chunks(tag: bytes, body: bytes, ends: bool) -> Iterator[bytes]:
     size = len(body)
+    view = memoryview(body)  # a slice of it copies nothing
     for start in range(0, size or ends, CHUNK_BYTES):
-        part = body if size <= CHUNK_BYTES else body[start : start + CHUNK_BYTES]
+        part = view[start : start + CHUNK_BYTES]
         yield _chunk(tag, part, ends and start + CHUNK_BYTES >= size)
 
 
-def _chunk(tag: bytes, part: bytes, last: bool) -> bytes:
+def _chunk(tag: bytes, part: memoryview, last: bool) -> bytes:
     """BodyResponse{response=1{body_mutation=3{streamed_response=3{body=1, end_of_stream=2}}}} under the tag."""
     head = b"\x0a" + _varint(len(part)) if part else b""
     tail = b"\x10\x01" if last else b""

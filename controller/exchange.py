@@ -132,6 +132,12 @@ class Exchange:
         return self._state is _State.ANSWERED
 
     @property
+    def done(self) -> bool:
+        """Nothing of the request is still to come either, so that nothing is lost if the stream ends here."""
+        whole = self._mode in (NONE, BUFFERED) and not self._guessed
+        return self.answered and (whole or self._ended or self._trailers)
+
+    @property
     def over(self) -> bool:
         """Nothing that still comes will be answered."""
         return self._state is _State.REFUSED

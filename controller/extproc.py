@@ -101,12 +101,14 @@ class ExternalProcessor:
         The stream may end as soon as the body went back: the gateway goes on without us, and a response of a
         thousand chunks costs nothing here even where the gateway would send each one.
         """
-        return self._follows_all or stream.pick is None or stream.pick.row.source is not Source.KERNEL
+        if self._follows_all or not stream.exchange.done or stream.pick is None:
+            return True
+        return stream.pick.row.source is not Source.KERNEL
 
     async def _request_phase(self, stream: _Stream) -> None:
         try:
             async with asyncio.timeout(self._manner.request_limit_s):
-                while not stream.exchange.answered:
+                while not stream.exchange.done:
                     if stream.exchange.undecided:
                         await self._decide(stream)
                     if not await stream.step():
@@ -116,6 +118,8 @@ class ExternalProcessor:
         except TimeoutError:
             text = f"request did not arrive within {self._manner.request_limit_s:g} s"
             await stream.send(stream.exchange.refuse(408, "RequestTimeout", text))
+            if not stream.exchange.over and not stream.exchange.answered:  # an orderly end would lose the rest of it
+                await stream.context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, text)
 
     async def _decide(self, stream: _Stream) -> None:
         """A gateway that does not say how it sends bodies shows it by waiting, or by not waiting, for an answer."""
@@ -126,13 +130,13 @@ class ExternalProcessor:
         if mode == BUFFERED:
             await stream.send(stream.exchange.quiet())
 
-    def fault(self) -> bool:
+    def fault(self, error: Exception) -> bool:
         """A fault of our own met a request; returns whether the request goes on without a pick."""
         self._counts.faulted()
         now = time.monotonic()
         if now >= self._next_trace_s:  # a fault that every request meets would fill the disk
             self._next_trace_s = now + TRACE_PAUSE_S
-            log.error("a request met a fault of ours; the pool's failureMode answers it")
+            log.error("a request met a fault of ours; the pool's failureMode answers it", exc_info=error)
         pool = self._picker.table.pool
         return pool is not None and pool.failure_mode == "FailOpen"
 
@@ -186,7 +190,7 @@ class _Stream:
         room: Room,
         counts: Counts,
         context: grpc.aio.ServicerContext,
-        fault: Callable[[], bool],
+        fault: Callable[[Exception], bool],
     ) -> None:
         self.exchange = exchange
         self.context = context
@@ -233,8 +237,8 @@ class _Stream:
         """Whatever goes wrong in here, the gateway gets an answer: it would wait for ever in FULL_DUPLEX_STREAMED."""
         try:
             return act()
-        except Exception:  # noqa: BLE001 - logged by _fault
-            return self.exchange.fail(self._fault())
+        except Exception as error:  # noqa: BLE001 - logged by _fault
+            return self.exchange.fail(self._fault(error))
 
     async def _settled(self) -> list[bytes]:
         try:

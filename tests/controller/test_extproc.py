@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from controller.policies.price import SONDE
 from controller.table import Table
 from tests.conftest import run
 from tests.controller import messages as m
-from tests.controller.known import frame, kernel, pod, table
+from tests.controller.known import pod, table
 
 METHOD = f"/{extproc.SERVICE}/Process"
 
@@ -318,22 +317,6 @@ def test_a_fault_of_ours_is_answered_as_the_pool_says(mode: int, failure_mode: s
         assert served.counts.view().faults == 1
 
     serve(body, pod("a"), policy=BROKEN, failure_mode=failure_mode)
-
-
-def test_where_the_kernel_counts_the_stream_ends_with_the_request() -> None:
-    async def body(served: Served) -> None:
-        now = time.monotonic()
-        served.table.apply(frame({"a": kernel(0, at=now)}), now)
-        call = served.call()
-        answers = await ask(call, m.headers(FULL_DUPLEX, response_mode=FULL_DUPLEX), m.body(), answers=2)
-
-        assert m.streamed(answers[1:])[0] == m.BODY
-        assert await call.read() is grpc.aio.EOF  # though this end is open
-        assert await call.code() is grpc.StatusCode.OK
-        await until(lambda: served.processor.open == 0)
-        assert served.ledger.unshown == 1  # until the kernel shows it
-
-    serve(body, pod("a"))
 
 
 def test_the_endpoint_that_served_is_accounted_for() -> None:

@@ -1,0 +1,70 @@
+"""When a stream may end, and how."""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+import grpc.aio
+import pytest
+
+from controller import reading
+from controller.exchange import FULL_DUPLEX, STREAMED
+from tests.controller import messages as m
+from tests.controller.known import frame, kernel, pod
+from tests.controller.test_extproc import Served, ask, broken, serve, until
+
+
+def test_where_the_kernel_counts_the_stream_ends_with_the_request() -> None:
+    async def body(served: Served) -> None:
+        now = time.monotonic()
+        served.table.apply(frame({"a": kernel(0, at=now)}), now)
+        call = served.call()
+        answers = await ask(call, m.headers(FULL_DUPLEX, response_mode=FULL_DUPLEX), m.body(), answers=2)
+
+        assert m.streamed(answers[1:])[0] == m.BODY
+        assert await call.read() is grpc.aio.EOF  # though this end is open
+        assert await call.code() is grpc.StatusCode.OK
+        await until(lambda: served.processor.open == 0)
+        assert served.ledger.unshown == 1  # until the kernel shows it
+
+    serve(body, pod("a"))
+
+
+def test_a_streamed_body_keeps_its_stream_though_the_kernel_counts() -> None:
+    async def body(served: Served) -> None:
+        now = time.monotonic()
+        served.table.apply(frame({"a": kernel(0, at=now)}), now)
+        call = served.call()
+        await ask(call, m.headers(STREAMED), m.body(b"one", ends=False), answers=2)
+        assert m.kinds(await ask(call, m.body(b"two"), answers=1)) == ["request_body"]
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+    serve(body, pod("a"))
+
+
+def test_a_gateway_that_closes_inside_a_streamed_body_leaves_nothing() -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        await ask(call, m.headers(STREAMED), m.body(b"one", ends=False), answers=2)
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.OK
+        await until(lambda: served.processor.open == 0)
+        assert served.ledger.own == 0
+
+    serve(body, pod("a"))
+
+
+def test_a_body_that_stalls_after_a_fault_of_ours_does_not_end_in_order() -> None:
+    """In full duplex an orderly end means that the body is whole."""
+
+    async def body(served: Served) -> None:
+        call = served.call()
+        (passed,) = await ask(call, m.headers(FULL_DUPLEX), answers=1)
+        assert m.metadata_pick(m.read(passed)) is None
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "head", broken)
+        serve(body, pod("a"), failure_mode="FailOpen", request_limit_s=0.3)
