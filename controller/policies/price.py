@@ -216,11 +216,12 @@ class Prices:
         """Brings one endpoint up to date; False if that changes something for the others."""
         column = fleet.matrix[:, at].tolist()
         pool = self.pool._replace(now_s=fleet.now_s)
-        counted = count(column, fleet.now_s, fleet.whole_share, NUMBERS)
-        fresh, total = self.parts[6, at], self.parts[5, at]
-        if counted.fresh != fresh:
-            return False
-        renewed = part(column, counted, pool, self.engine, NUMBERS)
+        with np.errstate(all="ignore"):  # as in _rebuild: some of these numbers are numpy's
+            counted = count(column, fleet.now_s, fleet.whole_share, NUMBERS)
+            fresh, total = self.parts[6, at], self.parts[5, at]
+            if counted.fresh != fresh:
+                return False
+            renewed = part(column, counted, pool, self.engine, NUMBERS)
         self._total += float(renewed.total) - float(total)
         self.parts[:, at] = renewed
         return True
