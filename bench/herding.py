@@ -40,9 +40,9 @@ class Spread:
 
 async def spread(folder: Path, policy: str, replicas: int, seconds: float) -> Spread:
     async with standing(folder, PODS, BodyMode.FULL_DUPLEX_STREAMED, replicas=replicas, policy=policy) as bench:
-        sent = request("/one/v1/completions", 500)
+        sent = request("/varied/v1/completions", 500)
         async with pressure(HOST, bench.gateway_port, sent, CONNECTIONS) as tally:
-            await asyncio.sleep(1)  # until all connections are out of step
+            await asyncio.sleep(1)  # until the connections are out of step
             await wire.get(HOST, bench.pods_port, "/clear")
             await asyncio.sleep(seconds)
             told = json.loads(await wire.get(HOST, bench.pods_port, "/spread"))

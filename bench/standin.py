@@ -3,7 +3,8 @@
     python -m bench.standin --port P --agent-port A --pods N
 
 All of 127.0.0.0/8 is this machine, so one socket serves a thousand pod addresses. The path says how the answer comes:
-/now/... at once, /one/... one chunk after the time that /many/... needs for its MANY chunks. Knows nothing of pickers.
+/now/... at once, /one/... one chunk after the time that /many/... needs for its MANY chunks, /varied/...
+one after half to one and a half of that time. Knows nothing of pickers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import re
 import time
 from collections import Counter
@@ -112,6 +114,8 @@ class Server(asyncio.Protocol):
             self._finish(FIRST + CHUNK + LAST)
         elif b" /one/" in head:
             loop.call_later(MANY * GAP_S, self._finish, FIRST + CHUNK + LAST)
+        elif b" /varied/" in head:
+            loop.call_later(MANY * GAP_S * random.uniform(0.5, 1.5), self._finish, FIRST + CHUNK + LAST)
         else:
             self._transport.write(FIRST + CHUNK)
             loop.call_later(GAP_S, self._chunk, MANY - 1)

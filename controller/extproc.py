@@ -243,8 +243,8 @@ class _Stream:
     async def _settled(self) -> list[bytes]:
         try:
             return await self._settle()
-        except Exception:  # noqa: BLE001 - as above
-            return self.exchange.fail(self._fault())
+        except Exception as error:  # noqa: BLE001 - as above
+            return self.exchange.fail(self._fault(error))
 
     async def _settle(self) -> list[bytes]:
         request = self.exchange.asks

@@ -12,7 +12,11 @@ from controller import reading
 from controller.exchange import FULL_DUPLEX, STREAMED
 from tests.controller import messages as m
 from tests.controller.known import frame, kernel, pod
-from tests.controller.test_extproc import Served, ask, broken, serve, until
+from tests.controller.test_extproc import Served, ask, serve, until
+
+
+def broken(*_: object) -> None:
+    raise ZeroDivisionError
 
 
 def test_where_the_kernel_counts_the_stream_ends_with_the_request() -> None:
