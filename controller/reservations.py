@@ -42,6 +42,9 @@ class _State(Enum):
     DROPPED = "dropped"
 
 
+_LIVE = (_State.OPEN, _State.DETACHED)  # to look a member up costs as much as to compare it
+
+
 class Reservation:
     """One pick. Give it back to its ledger by exactly one of drop, end, detach; what comes later does nothing."""
 
@@ -163,18 +166,19 @@ class Ledger:
     def _show_oldest(self) -> int:
         """1, or 0 if it was never sent, so that the kernel cannot have counted it."""
         oldest = self._expected.popleft()
-        if oldest.state in (_State.OPEN, _State.DETACHED):
+        if oldest.state in _LIVE:
             self.unshown -= 1
         oldest.shown = True
         return 0 if oldest.state is _State.DROPPED else 1
 
     def since(self, true_at_s: float) -> int:
         """Picks that a page true at that time cannot know, and that are not over."""
-        count = 0
+        count, until_s, live = 0, true_at_s - ARRIVAL_S, _LIVE
         for made in reversed(self._recent):
-            if made.made_at_s <= true_at_s - ARRIVAL_S:
+            if made.made_at_s <= until_s:
                 break
-            count += made.state in (_State.OPEN, _State.DETACHED)
+            if made.state in live:
+                count += 1
         return count
 
     def expire(self, now: float) -> int:
