@@ -155,7 +155,8 @@ class Table:
     def detach(self, row: Row, reservation: Reservation, now: float) -> None:
         """Nobody will tell when the request is over."""
         row.ledger.detach(reservation, now)
-        self._settle(row, now)
+        if row.source is not Source.KERNEL:  # where the kernel tells, nothing that a pick goes by has changed
+            self._settle(row, now)
 
     def _settle(self, row: Row, now: float) -> None:
         if self._is_here(row):
