@@ -31,6 +31,8 @@ class RunConfig:
     engine_interval_s: float  # between two reads of a busy engine's page
     kubeconfig: Path | None = None  # None: as the machine has it
     namespaces: tuple[str, ...] = ()  # of the API server, to look at; (): all
+    kubelet: str | None = None  # URL; pods are asked of it instead of the API server
+    kubelet_ca: Path | None = None  # None: its certificate is not verified
     tls_path: Path | None = None  # ca.crt, tls.crt, tls.key: controllers must show a certificate
     plain_text: bool = False  # allows a stream without TLS beyond loopback
     metrics_bind: str | None = None  # None: as `bind`
@@ -114,6 +116,8 @@ def parse(arguments: Sequence[str]) -> Config:
         engine_interval_s=flags.engine_interval,
         kubeconfig=flags.kubeconfig,
         namespaces=flags.namespaces,
+        kubelet=flags.kubelet,
+        kubelet_ca=flags.kubelet_ca,
         tls_path=flags.tls_path,
         plain_text=flags.plain_text,
         metrics_bind=flags.metrics_bind,
@@ -221,6 +225,13 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--health-port", type=_port, default=9433, help="of the agent (default %(default)s)")
 
 
+def _kubelet(text: str) -> str:
+    split = urlsplit(text)
+    if split.scheme not in ("https", "http") or not split.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as https://10.0.0.1:10250")
+    return text
+
+
 def _add_devices(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--pod-resources", type=Path, metavar="SOCKET", help="kubelet's socket, asked which pod has which devices")
@@ -317,6 +328,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="folder of Kubernetes YAML with pods and pools (default: the API server is watched)",
     )
     _add_kubeconfig(parser)
+    add(
+        "--kubelet",
+        type=_kubelet,
+        metavar="URL",
+        help="ask this kubelet for the node's pods each 5 s instead of watching them on the API server",
+    )
+    add("--kubelet-ca", type=Path, metavar="FILE", help="CA of its certificate (default: it is not verified)")
     add(
         "--namespaces",
         type=_names,

@@ -168,10 +168,11 @@ def _clusters(config: RunConfig, look: Callable[[Mapping[str, Health]], None]) -
 
     try:
         server = access.find(config.kubeconfig)
+        kubelet = access.of_kubelet(config.kubelet, config.kubelet_ca, config.kubeconfig) if config.kubelet else None
     except access.AccessError as error:
         raise StartError(f"{error}; or name a folder by --manifests") from error
     log.info("watching the API server at %s", server.host)
-    return api.watch_node(server, config.node_name, config.namespaces, look=look)
+    return api.watch_node(server, config.node_name, config.namespaces, look=look, kubelet=kubelet)
 
 
 def _cgroup_root(given: Path | None) -> Path:

@@ -10,7 +10,6 @@ import json
 import ssl
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,16 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-Json = dict[str, Any]
-PLURALS = {
-    "Pod": "pods",
-    "Secret": "secrets",
-    "DaemonSet": "daemonsets",
-    "InferencePool": "inferencepools",
-    "InferenceModel": "inferencemodels",
-    "InferenceObjective": "inferenceobjectives",
-    "InferenceModelRewrite": "inferencemodelrewrites",
-}
+from tests.apistore import Entry, Json, Store
+
 WAIT_S = 0.5  # how soon a waiting watch sees that the server stops
 
 
@@ -50,78 +41,6 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class _Entry:
-    version: int
-    path: str  # of the collection
-    before: Json | None
-    after: Json | None  # None: a deletion; both None: a bookmark
-
-
-class Store:
-    """Objects by collection and the log of their changes."""
-
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.version = 100
-        self.objects: dict[tuple[str, str, str], Json] = {}  # collection, namespace, name
-        self.log: list[_Entry] = []
-        self.oldest = 100  # versions below are gone
-
-    def put(self, document: Json) -> Json:
-        """Creates or replaces."""
-        with self.changed:
-            self.version += 1
-            metadata = dict(document["metadata"])
-            key = (collection_of(document), metadata.setdefault("namespace", "default"), metadata["name"])
-            before = self.objects.get(key)
-            kept = before["metadata"] if before else {"uid": str(uuid.uuid4()), "creationTimestamp": _now()}
-            metadata = {"uid": kept["uid"], "creationTimestamp": kept["creationTimestamp"], **metadata}
-            after = {**document, "metadata": {**metadata, "resourceVersion": str(self.version)}}
-            self.objects[key] = after
-            self._note(_Entry(self.version, key[0], before, after))
-            return after
-
-    def delete(self, document: Json) -> None:
-        with self.changed:
-            metadata = document["metadata"]
-            key = (collection_of(document), metadata.get("namespace", "default"), metadata["name"])
-            before = self.objects.pop(key)
-            self.version += 1
-            last = {**before, "metadata": {**before["metadata"], "resourceVersion": str(self.version)}}
-            self._note(_Entry(self.version, key[0], last, None))
-
-    def bookmark(self) -> None:
-        """Something else of the cluster changed; each watch that asked for bookmarks hears of it."""
-        with self.changed:
-            self.version += 1
-            self._note(_Entry(self.version, "", None, None))
-
-    def compact(self) -> None:
-        """The past is forgotten: who asks for it gets 410."""
-        with self.changed:
-            self.version += 1
-            self.log.clear()
-            self.oldest = self.version
-            self.changed.notify_all()
-
-    def _note(self, entry: _Entry) -> None:
-        self.log.append(entry)
-        self.changed.notify_all()
-
-    def after(self, version: int) -> list[_Entry]:
-        return [entry for entry in self.log if entry.version > version]
-
-
-def collection_of(document: Json) -> str:
-    api = document["apiVersion"]
-    return f"{'/apis' if '/' in api else '/api'}/{api}/{PLURALS[document['kind']]}"
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-@dataclass(frozen=True)
 class Asked:
     """A request's collection and what of it is wanted."""
 
@@ -137,7 +56,7 @@ class Asked:
         fields = {"metadata.name": value["metadata"]["name"], "spec.nodeName": spec.get("nodeName", "")}
         return _holds(self.query.get("labelSelector"), labels) and _holds(self.query.get("fieldSelector"), fields)
 
-    def event(self, entry: _Entry) -> Json | None:
+    def event(self, entry: Entry) -> Json | None:
         """How a watch with this selector sees a change."""
         if entry.before is None and entry.after is None:
             if self.query.get("allowWatchBookmarks") != "true":
@@ -151,7 +70,7 @@ class Asked:
         return {"type": "DELETED", "object": self._gone(entry)} if was else None
 
     @staticmethod
-    def _gone(entry: _Entry) -> Json:
+    def _gone(entry: Entry) -> Json:
         assert entry.before is not None
         return {**entry.before, "metadata": {**entry.before["metadata"], "resourceVersion": str(entry.version)}}
 
@@ -251,18 +170,23 @@ class _Handler(BaseHTTPRequestHandler):
         return
 
     def do_GET(self) -> None:
-        api, want = self.api, asked(self.path)
+        api = self.api
         api.requests.append(self.path)
         fault = api.take_fault(self.path)
         if fault.hang:
             api.stopping.wait()
             self.close_connection = True
-            return
-        refusal = self._refusal(want, fault)
-        if refusal:
-            self._status(*refusal, fault.headers)
+        elif fault.status:
+            self._status(fault.status, "as the test wants it", fault.headers)
         elif fault.rubbish:
             self._send(200, fault.rubbish)
+        else:
+            self._answer(asked(self.path), fault)
+
+    def _answer(self, want: Asked, fault: Fault) -> None:
+        refusal = self._refusal(want, fault)
+        if refusal:
+            self._status(*refusal, {})
         elif "watch" in want.query:
             self._watch(want, fault)
         elif want.name:
@@ -391,7 +315,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._chunk(each)
             held.clear()
 
-    def _entries(self, since: int, until_s: float) -> Iterator[_Entry]:
+    def _entries(self, since: int, until_s: float) -> Iterator[Entry]:
         store = self.api.store
         while time.monotonic() < until_s and not self.api.stopping.is_set():
             with store.changed:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.apiserver import PLURALS, collection_of
+from tests.apistore import PLURALS, collection_of
 
 Json = dict[str, Any]
 V1 = "inference.networking.k8s.io/v1"

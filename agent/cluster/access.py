@@ -30,11 +30,11 @@ class Access:
     """Opens requests with the credentials of the moment. Its methods may be called from several threads."""
 
     def __init__(self, configure: Configure) -> None:
-        self._configure = configure
+        self.configure = configure
         self._load()
 
     def _load(self) -> None:
-        self._configuration = self._configure()
+        self._configuration = self.configure()
         self._configuration.connection_pool_maxsize = WATCHES
         self._client = client.ApiClient(self._configuration)
 
@@ -79,6 +79,23 @@ def find(kubeconfig: Path | None = None, environ: Mapping[str, str] = os.environ
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return _access(_from_service_account, "the pod's service account")
     return _access(lambda: _from_kubeconfig(None), "$KUBECONFIG or ~/.kube/config")
+
+
+def of_kubelet(url: str, ca: Path | None, kubeconfig: Path | None = None) -> Access:
+    """Access to a kubelet with the credentials for the API server. Raises AccessError.
+
+    Without `ca` its certificate is not verified: most kubelets sign their own.
+    """
+    server = find(kubeconfig)
+
+    def configure() -> client.Configuration:
+        configuration = server.configure()
+        configuration.host = url.rstrip("/")
+        configuration.verify_ssl = ca is not None
+        configuration.ssl_ca_cert = str(ca) if ca else None
+        return configuration
+
+    return Access(configure)
 
 
 def _access(configure: Configure, where: str) -> Access:

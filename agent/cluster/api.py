@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from agent.cluster.access import Access
+from agent.cluster.kubelet import Polling
 from agent.cluster.mirror import Key
 from agent.cluster.objects import AGENT_LABEL, LLM_D, V1, V1ALPHA2, Cluster, Object, Pool, PoolKey, cluster_of
 from agent.cluster.watching import Collection, Health, Pace, Watching
@@ -37,7 +38,7 @@ class Watches:
     access: Access
     pace: Pace = field(default_factory=Pace)
     rng: Random = field(default_factory=Random)
-    _running: dict[str, Watching] = field(default_factory=dict)
+    _running: dict[str, Watching | Polling] = field(default_factory=dict)
     _objects: dict[str, dict[Key, Object]] = field(default_factory=dict)
     _listed: set[str] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -60,6 +61,17 @@ class Watches:
         self._listed.discard(name)
         watching.start()
 
+    def poll(self, name: str, kubelet: Access) -> None:
+        """Follows a kubelet's pods."""
+        loop = asyncio.get_running_loop()
+
+        def tell(changes: dict[Key, Object | None], whole: bool) -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._take, name, polling, changes, whole)
+
+        polling = self._running[name] = Polling(kubelet, tell)
+        polling.start()
+
     def leave(self, name: str) -> None:
         old = self._running.pop(name, None)
         if old is not None:
@@ -68,7 +80,7 @@ class Watches:
             if self._objects.pop(name, None):
                 self._changed.set()
 
-    def _take(self, name: str, sender: Watching, changes: dict[Key, Object | None], whole: bool) -> None:
+    def _take(self, name: str, sender: Watching | Polling, changes: dict[Key, Object | None], whole: bool) -> None:
         if self._running.get(name) is not sender:
             return
         objects = {} if whole else self._objects.setdefault(name, {})
@@ -103,7 +115,7 @@ class Watches:
         await asyncio.to_thread(_join, list(self._running.values()))
 
 
-def _join(watchings: Sequence[Watching]) -> None:
+def _join(watchings: Sequence[Watching | Polling]) -> None:
     """A thread that waits for a server's answer is left: it is a daemon and tells nobody."""
     until_s = time.monotonic() + JOIN_S
     for watching in watchings:
@@ -114,9 +126,15 @@ Look = Callable[[Mapping[str, Health]], None]
 
 
 async def watch_node(
-    access: Access, node: str, namespaces: Sequence[str] = (), pace: Pace | None = None, look: Look = lambda _: None
+    access: Access,
+    node: str,
+    namespaces: Sequence[str] = (),
+    pace: Pace | None = None,
+    look: Look = lambda _: None,
+    kubelet: Access | None = None,
 ) -> AsyncGenerator[Cluster, None]:
     """What an agent needs: the pods of its node, and every pool. Without namespaces: all of them.
+    With a kubelet the pods are asked of it.
 
     Yields when pods and pools were listed once, then after each change.
     """
@@ -125,10 +143,13 @@ async def watch_node(
         for namespace in namespaces or (None,):
             where = namespace or "*"
             pods = Collection("v1", "Pod", "pods", namespace, fields=f"spec.nodeName={node}", needed=True, cached=True)
-            watches.follow(f"pods {where}", pods)
+            if kubelet is None:
+                watches.follow(f"pods {where}", pods)
             for api in POOL_APIS:
                 pools = Collection(api, "InferencePool", "inferencepools", namespace)
                 watches.follow(f"pools {api} {where}", pools)
+        if kubelet is not None:
+            watches.poll("pods", kubelet)
         while True:
             look(watches.health())
             await watches.change()
