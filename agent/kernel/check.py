@@ -79,7 +79,7 @@ def _state(where: Pins) -> str:
     if not hooks:
         return f"programs: none loaded under {where.root}"
     level = "level 2, segments and calls" if where.follows_calls() else "level 1, segments"
-    listed = ", ".join(f"{hook.name} {hook.program.tag}" for hook in hooks)
+    listed = ", ".join(f"{hook.name} {hook.program.tag if hook.program else '(unknown)'}" for hook in hooks)
     return f"programs: {listed} under {where.folder}; measurement is of {level}"
 
 

@@ -59,7 +59,7 @@ class LoaderError(Exception):
 class Hook:
     name: str
     link_fd: int
-    program: bpfsys.ProgramInfo
+    program: bpfsys.ProgramInfo | None  # None: this process may not look it up
     cgroup_id: int
 
 
@@ -185,11 +185,21 @@ def attached(where: Pins) -> list[Hook]:
         except FileNotFoundError:
             continue
         _, program_id, cgroup_id, _ = bpfsys.link_info(link_fd)
-        program_fd = bpfsys.program_by_id(program_id)
-        hooks.append(Hook(name, link_fd, bpfsys.program_info(program_fd), cgroup_id))
-        os.close(program_fd)
+        hooks.append(Hook(name, link_fd, _program(program_id), cgroup_id))
         os.close(link_fd)
     return hooks
+
+
+def _program(identity: int) -> bpfsys.ProgramInfo | None:
+    """None where looking a program up is not for us: it takes CAP_SYS_ADMIN, which nothing else here needs."""
+    try:
+        program_fd = bpfsys.program_by_id(identity)
+    except PermissionError:
+        return None
+    try:
+        return bpfsys.program_info(program_fd)
+    finally:
+        os.close(program_fd)
 
 
 def _check_reused_maps(where: Pins) -> None:
@@ -236,10 +246,11 @@ def _attach(where: Pins, name: str, attach_type: int, cgroup: Path, program_fd: 
         bpfsys.pin(link_fd, path)
         os.close(link_fd)
         return f"  {name}: attached, program {tag}"
-    before = next(hook for hook in attached(where) if hook.name == name).program.tag
+    before = next(hook for hook in attached(where) if hook.name == name).program
     bpfsys.link_update(link_fd, program_fd)
     os.close(link_fd)
-    return f"  {name}: {'already attached' if before == tag else 'updated in place'}, program {tag}"
+    same = before is not None and before.tag == tag
+    return f"  {name}: {'already attached' if same else 'updated in place'}, program {tag}"
 
 
 def _attach_call(where: Pins, name: str, programs: Programs) -> str:
@@ -264,17 +275,15 @@ def _attach_call(where: Pins, name: str, programs: Programs) -> str:
 
 
 def attached_tag(link: Path) -> str | None:
-    """The tag of the program behind a pinned link; None where there is no link."""
+    """The tag of the program behind a pinned link; None where there is no link, or it is not for us to look."""
     try:
         link_fd = bpfsys.open_pinned(link)
     except FileNotFoundError:
         return None
     _, program_id, _, _ = bpfsys.link_info(link_fd)
-    program_fd = bpfsys.program_by_id(program_id)
-    tag = bpfsys.program_info(program_fd).tag
-    os.close(program_fd)
     os.close(link_fd)
-    return tag
+    program = _program(program_id)
+    return program.tag if program else None
 
 
 def _create_link(name: str, attach_type: int, cgroup: Path, program_fd: int) -> int:

@@ -9,6 +9,7 @@ and capabilities are the manifests'. Kubelet's part is played by `Node`: it star
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -82,9 +83,14 @@ def limited(held: Json, command: Sequence[str]) -> list[str]:
     user = str(context.get("runAsUser", 65532))
     bounding = ",".join(["-all", *(f"+{name}" for name in capabilities(held))])
     flags = ["--no-new-privs", "--inh-caps=-all", f"--bounding-set={bounding}"]
-    if user != "0":
+    if user != "0" and is_open_to_all(Path(__file__)) and is_open_to_all(Path(sys.executable)):
         flags += [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     return ["setpriv", *flags, *command]
+
+
+def is_open_to_all(path: Path) -> bool:
+    """Whether another user can get there: a clone in a closed folder runs as root, which changes its rights only."""
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in path.absolute().parents)
 
 
 @dataclass
@@ -125,7 +131,8 @@ class Node:
         places = sorted({mount["mountPath"] for mount in mounts if mount["name"] in empty})
         script = ["mount -t bpf bpf /sys/fs/bpf"]
         # a root of its own that can be made read-only; what the test writes is beside it
-        script += [f"mount --bind {self.site.folder} {self.site.folder}", "mount -o remount,bind,ro /"]
+        # /tmp stays as it is, because the test's own files are there
+        script += ["mount --bind /tmp /tmp", "mount -o remount,bind,ro /"]
         script += [f"mount -t tmpfs tmpfs {place}" for place in places if place != "/tmp"]
         script += ["echo ready", "exec sleep infinity"]
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", "; ".join(script)]
@@ -143,7 +150,8 @@ class Node:
 
     def inside(self, command: Sequence[str]) -> list[str]:
         assert self._holder is not None
-        entered = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--", *command]
+        there = ["sh", "-c", 'cd "$0" && exec "$@"', os.getcwd(), *command]  # entering leads to the root folder
+        entered = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--", *there]
         return network.enter_command(network.pod_namespace(self.site.lab, self.index), entered)
 
     def command(self, title: str, arguments_: Sequence[str] | None = None) -> list[str]:
