@@ -122,6 +122,33 @@ _LEDGER = Row(
     ),
 )
 
+_LEARNED = Row(
+    "What the picker has learned",
+    (
+        graph(
+            "Speed",
+            "Time of a decode step as a ratio to the pool's median: above 1 is slower.",
+            "none",
+            ("max by (pod) (sonde_controller_endpoint_speed_ratio{$M})", "{{pod}}"),
+        ),
+        graph(
+            "Failures",
+            "Share of failures among an endpoint's last requests, and 1 while it is ejected for failing in a row.",
+            "percentunit",
+            ("max by (pod) (sonde_controller_endpoint_failure_ratio{$M})", "{{pod}} failures"),
+            ("max by (pod) (sonde_controller_endpoint_ejected{$M})", "{{pod}} ejected"),
+            maximum=1,
+        ),
+        graph(
+            "Held and cold",
+            "Requests that wait in the controller for room, and endpoints that are new and get less than their share.",
+            "none",
+            ("sum(sonde_controller_requests_held{$M})", "held requests"),
+            ("sum(sonde_controller_endpoint_cold{$M})", "cold endpoints"),
+        ),
+    ),
+)
+
 _PROCESS = Row(
     "Process",
     (
@@ -141,5 +168,5 @@ PICKER = Dashboard(
     "Sonde / Picker",
     "The endpoint picker: how fast it decides, how fresh what it goes by is, what it could not do.",
     "sonde_controller_endpoints",
-    (_DECISIONS, _SIGNALS, _LEDGER, _PROCESS),
+    (_DECISIONS, _SIGNALS, _LEDGER, _LEARNED, _PROCESS),
 )

@@ -24,6 +24,7 @@ from agent.kernel import bpfsys
 from daemonset.dashboards.__main__ import ALL
 from daemonset.dashboards.__main__ import FOLDER as DASHBOARDS
 from lab import manifests, wire
+from lab.watch import samples
 from tests.conftest import DATA
 from tests.daemonset.test_alerts import rules
 from tests.gateway.prometheus import SCRAPE_S, Prometheus, scraping
@@ -34,6 +35,7 @@ from tests.promql import asked, metrics_of
 WINDOW = "20s"  # what a rate looks back, here where scrapes come each second
 LIMIT_S = 120.0
 CROWD = 16  # streams to one engine: it takes 8 at once
+PATIENCE_S = 10.0  # beyond half of the controller's --slo-ttft
 OBJECTIVE = "inference.networking.x-k8s.io/v1alpha2"
 ODD_MODELS = ('a"b\\c', "a\nb", "nul\0", "x" * 10_000, "世", '",le="0.1"} 5')
 
@@ -106,15 +108,23 @@ async def with_device(lab: Lab) -> AsyncIterator[None]:
 
 
 async def pick_among_stalled(lab: Lab) -> None:
-    """All engines hang, so that a request must go to one of them."""
-    ports = lab.ground.ports
-    async with contextlib.AsyncExitStack() as held:
-        for pod in lab.ground.pods:
-            await held.enter_async_context(lab.open_streams(1, pod.ip, ports.engine))
-        for pod in lab.ground.pods:
-            await wire.turn_knobs(pod.ip, ports.control, hang_s=8.0)
-        await lab.until(lambda table: all(row.stalled for row in table))
-        await lab.ask()
+    """All engines hang, until a request had to go to one of them."""
+    ground = lab.ground
+    while not await has_picked(lab, "stalled"):
+        async with contextlib.AsyncExitStack() as held:
+            for pod in ground.pods:
+                await held.enter_async_context(lab.open_streams(1, pod.ip, ground.ports.engine))
+            for pod in ground.pods:
+                await wire.turn_knobs(pod.ip, ground.ports.control, hang_s=8.0)
+            await lab.until(lambda table: all(row.stalled for row in table))
+            async with streams(ground.node_ip, ground.ports.sonde, 4):
+                await asyncio.sleep(1)
+
+
+async def has_picked(lab: Lab, reason: str) -> bool:
+    page = (await wire.get(lab.ground.node_ip, lab.ground.ports.metrics, "/metrics")).decode()
+    picks = [sample for sample in samples(page) if sample.name == "sonde_controller_picks_total"]
+    return any(sample.labels["reason"] == reason for sample in picks)
 
 
 @contextlib.asynccontextmanager
@@ -143,11 +153,11 @@ def stream_request(headers: str = "") -> bytes:
 
 
 async def is_shed(lab: Lab) -> bool:
-    """Whether a request of the sheddable class is turned away at once; else it is given up."""
+    """Whether a request of the sheddable class is turned away, which it is after it waited for room."""
     reader, writer = await asyncio.open_connection(lab.ground.node_ip, lab.ground.ports.sonde)
     try:
         writer.write(stream_request("x-gateway-inference-objective: batch\r\n"))
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             return b" 429 " in await reader.readline()
     except TimeoutError:
         return False

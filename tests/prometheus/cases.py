@@ -219,6 +219,13 @@ CASES = [
         f'{CONTROLLER}, reason="stalled"',
         {_SENT: "0+60x60", _UNSENT: "5x60"},
     ),
+    # ejected for a while and back
+    Case(
+        "SondeEndpointEjected",
+        {_controller("sonde_controller_endpoint_ejected", ', namespace="ns", pod="a", port="8000"'): "1x60"},
+        f'{POD}, port="8000"',
+        {_controller("sonde_controller_endpoint_ejected", ', namespace="ns", pod="a", port="8000"'): "1x28 0x32"},
+    ),
     Case(
         "SondePicksMissed", {_SENT: "0+600x60", _MISSES: "0+60x60"}, CONTROLLER, {_SENT: "0+600x60", _MISSES: "0+6x60"}
     ),
