@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator
@@ -32,6 +33,19 @@ class Prometheus:
     """Asked over HTTP."""
 
     address: str
+
+    async def ready(self) -> None:
+        """Waits until it answers queries: it listens before its storage is open."""
+        while not await asyncio.to_thread(self._is_ready):
+            await asyncio.sleep(0.1)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=LIMIT_S) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
 
     async def get(self, path: str, **parameters: str) -> Json:
         return await asyncio.to_thread(self._get, f"{path}?{urllib.parse.urlencode(parameters)}")
@@ -69,7 +83,10 @@ async def scraping(ground: Ground, folder: Path, logs: Path) -> AsyncIterator[Pr
     process = await processes.start("prometheus", ground.node_command(command), logs)
     try:
         await processes.listening(process, ground.node_ip, port, LIMIT_S)
-        yield Prometheus(f"{ground.node_ip}:{port}")
+        prometheus = Prometheus(f"{ground.node_ip}:{port}")
+        async with asyncio.timeout(LIMIT_S):
+            await prometheus.ready()
+        yield prometheus
     finally:
         await process.stop()
 
