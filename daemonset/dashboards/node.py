@@ -112,7 +112,7 @@ _NETWORK = Row(
         ),
         _by_pod(
             "Opaque connections",
-            "Connections whose requests cannot be followed: TLS, HTTP/2, other protocols.",
+            "Connections whose requests cannot be followed: TLS and other protocols.",
             "cps",
             "rate(sonde_pod_connections_opaque_total{$P}[$R])",
             6,

@@ -168,7 +168,7 @@ def test_the_agent_tells_of_itself() -> None:
 
 def test_every_family_that_is_documented_is_on_the_page_and_no_other() -> None:
     agent = replace(AGENT, sample_age_s=0.1, kernel_share=0.01, programs={"ingress": Runs(1, 1)})
-    listening = replace(slot(srtt_us=5), sockets=Sockets(Queue(1, 128, 7)))
+    listening = replace(slot(0, {key: [5000] for key in HISTOGRAMS}, srtt_us=5), sockets=Sockets(Queue(1, 128, 7)))
     found = {family.name: family for family in text_string_to_metric_families(page(listening, agent=agent))}
     assert found.keys() == {family.name.removesuffix("_total") for family in FAMILIES}
     assert all(family.samples for family in found.values())
@@ -216,3 +216,9 @@ def test_causes_and_levels_are_told_apart() -> None:
     assert found["sonde_agent_measurement_level", frozenset()] == 2
     shed = {dict(labels)["what"]: n for (name, labels), n in found.items() if name == "sonde_agent_shed"}
     assert shed == {"http2": 1, "calls": 1, "turns": 0, "histograms": 0}
+
+
+def test_a_histogram_that_most_pods_have_no_use_for_is_not_there_rather_than_empty() -> None:
+    name = "sonde_pod_approximate_gap_seconds_count"
+    assert name not in page(slot(started=1))
+    assert value(page(slot(samples_us={"turn_gap_hist": [5000]})), name) == 1
