@@ -31,7 +31,7 @@ _RUNNING = re.compile(r"running .* port=(\d+) metrics_port=(\d+) health_port=(\d
 async def get(port: int, path: str, request: bytes | None = None) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(request or f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(request or f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         return int(head.split()[1]), await reader.read()
     finally:
