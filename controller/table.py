@@ -281,7 +281,7 @@ class Table:
             self._follow_outputs(row, report.kernel)
             others = row.hear(report.kernel, now, self.fleet.whole_share)
             if others > 0:
-                speed.sent(self.fleet, row.index, others * self.fleet.mean_uncached_tokens)
+                speed.others_sent(self.fleet, row.index, others * self.fleet.mean_uncached_tokens)
         self._evaluate(row, now)
 
     def _follow_outputs(self, row: Row, kernel: KernelSignal) -> None:

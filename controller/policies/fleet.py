@@ -60,13 +60,17 @@ FIELDS = (
     "queue_busy_s",  # time of late during which requests waited for their first token
     "queue_turns",  # and how many had it meanwhile: the one over the other is what a place in the queue costs
     "sent_rate",  # uncached prompt tokens per second sent to it of late, by all pickers as far as known
+    "in_flight_before",  # the two counts when they were last looked at
+    "waiting_before",
+    "sends",  # own requests sent since they last changed
+    "unmoved_s",  # time for which they did not change though they should have
     "failures",  # share of recent requests that never got an answer, 0..1
     # standing and age
     "standing",
     "ready_at_s",  # when it was first seen ready, while it is still cold; NaN: it is warm
 )
 _OWN = ("reserved", "unpaged", "own_waiting", "queued_tokens", "own_in_flight", "own_open", "own_tokens")
-_NONE_YET = ("queue_busy_s", "queue_turns", "sent_rate", "failures", "standing")
+_NONE_YET = ("queue_busy_s", "queue_turns", "sent_rate", "sends", "unmoved_s", "failures", "standing")
 _KNOWN_FROM_THE_START = dict.fromkeys((*_OWN, *_NONE_YET), 0.0) | {"speed": 1.0}
 
 
@@ -105,6 +109,10 @@ class Fleet:
     queue_busy_s: Array
     queue_turns: Array
     sent_rate: Array
+    in_flight_before: Array
+    waiting_before: Array
+    sends: Array
+    unmoved_s: Array
     failures: Array
     standing: Array
     ready_at_s: Array

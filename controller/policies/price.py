@@ -29,6 +29,7 @@ from controller.policies.fleet import STANDINGS, Array, Fleet, Form, Job, Policy
 from controller.policies.forms import ARRAYS, NUMBERS, Forms
 
 COUNT_LIMIT_S = 0.25  # a kernel's count that is older misleads more than it tells
+FROZEN_S = 1.0  # and so does one that stands still for so long while requests are sent
 SIGNAL_LIMIT_S = 2.0  # and so does anything else that is older than this
 MOST_REQUESTS = 1e5  # of one pod; more is no count
 MOST_TOKENS = 1e8
@@ -105,6 +106,7 @@ def count(columns: Any, now_s: float, whole_share: float, form: Forms) -> Count:
     reserved, unpaged, own_waiting, _, own_in_flight, own_open = columns[8:14]
     running, queued, _, engine_at_s = columns[15:19]
     fresh = (now_s - kernel_at_s <= COUNT_LIMIT_S) & (in_flight >= 0.0) & (in_flight <= MOST_REQUESTS)
+    fresh &= columns[29] < FROZEN_S
     requests = running + queued
     paged = (now_s - engine_at_s <= SIGNAL_LIMIT_S) & (running >= 0.0) & (queued >= 0.0) & (requests <= MOST_REQUESTS)
     total = form.where(fresh, in_flight + reserved, form.where(paged, requests + unpaged, own_in_flight))
@@ -121,11 +123,11 @@ def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) 
     _, _, kernel_at_s, gap_s, _, _, srtt_s = columns[:7]
     own_waiting, queued_tokens, own_in_flight, _, own_tokens = columns[10:15]
     _, _, kv_usage, engine_at_s, kv_tokens, _, speed, _, busy_s, turns, sent_rate = columns[15:26]
-    failures, standing, ready_at_s = columns[26:]
+    failures, standing, ready_at_s = columns[30:]
     now_s, output = pool.now_s, pool.mean_output_tokens
     total = counted.total + form.where(counted.known, 0.0, pool.usual)
     others = form.maximum(total - own_in_flight, 0.0)
-    heard = now_s - kernel_at_s <= SIGNAL_LIMIT_S
+    heard = (now_s - kernel_at_s <= SIGNAL_LIMIT_S) & (columns[29] < FROZEN_S)
     cold = now_s - ready_at_s < COLD_S
     slow = form.where(heard & (speed > 0.0) & (speed < LONGEST_S), speed, 1.0)
     slow = form.where(cold, form.maximum(slow, COLD_SPEED), slow) * pool.pool_pace

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from controller.policies.fleet import Array, Fleet, queue_of
-from controller.policies.price import COUNT_LIMIT_S, ENGINE, LONGEST_S, MOST_REQUESTS, Engine
+from controller.policies.price import COUNT_LIMIT_S, ENGINE, FROZEN_S, LONGEST_S, MOST_REQUESTS, Engine
 
 PACE_S = 0.7  # a pace follows its pod with this time constant
 FULL_WEIGHT = 4.0  # so many decoding requests, for a gap to count in full
@@ -21,6 +21,7 @@ ALIKE = (0.87, 1.15)  # a ratio between these is noise
 DRIFT_S = 10.0  # small differences move the speed with this time constant
 SPEED_LEAST, SPEED_MOST = 0.125, 8.0
 SENT_S = 3.0
+MANY = 20.0  # requests that never stand still
 QUEUE_S = 5.0  # for which a queue's turns are remembered
 
 
@@ -31,6 +32,7 @@ def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
         return
     fleet.learned_at_s = fleet.now_s
     fleet.sent_rate *= math.exp(-passed_s / SENT_S)
+    _follow_counts(fleet, passed_s)
     _follow_queues(fleet, passed_s)
     measured, weight = _measure(fleet, engine)
     weight *= 1.0 - math.exp(-passed_s / PACE_S)
@@ -40,6 +42,22 @@ def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
     before = np.where(fleet.pace > 0.0, fleet.pace, measured)
     np.copyto(fleet.pace, before + weight * (measured - before), where=known)
     _compare(fleet, passed_s)
+
+
+def _follow_counts(fleet: Fleet, passed_s: float) -> None:
+    """Whether the counts move with what is sent.
+
+    Of many requests one begins or ends all the time, whoever sends them. Of few, one may come and go between two looks,
+    and the counter of answers tells that.
+    """
+    moved = (fleet.in_flight != fleet.in_flight_before) | (fleet.waiting != fleet.waiting_before)
+    many = fleet.in_flight >= MANY
+    moved |= (fleet.answered != fleet.answered_before) & ~many
+    fleet.unmoved_s[(fleet.sends > 0.0) | many] += passed_s
+    fleet.unmoved_s[moved] = 0.0
+    fleet.sends[moved] = 0.0
+    fleet.in_flight_before[:] = fleet.in_flight
+    fleet.waiting_before[:] = fleet.waiting
 
 
 def _follow_queues(fleet: Fleet, passed_s: float) -> None:
@@ -60,14 +78,25 @@ def _follow_queues(fleet: Fleet, passed_s: float) -> None:
 
 
 def sent(fleet: Fleet, at: int, uncached_tokens: float) -> None:
-    """So many prompt tokens went to an endpoint, by whomever."""
+    """A request of our own went to an endpoint."""
+    fleet.sends[at] += 1.0
+    others_sent(fleet, at, uncached_tokens)
+
+
+def others_sent(fleet: Fleet, at: int, uncached_tokens: float) -> None:
+    """So many prompt tokens went there, by whomever."""
     if 0.0 < uncached_tokens < 1e9:
         fleet.sent_rate[at] += uncached_tokens / SENT_S
 
 
 def _measure(fleet: Fleet, engine: Engine) -> tuple[Array, Array]:
     """The pace of each endpoint as its gaps show it now, NaN where they show none, and how much that counts."""
-    counted = (fleet.in_flight >= 1.0) & (fleet.in_flight <= MOST_REQUESTS) & (fleet.kernel_age_s <= COUNT_LIMIT_S)
+    counted = (
+        (fleet.unmoved_s < FROZEN_S)
+        & (fleet.in_flight >= 1.0)
+        & (fleet.in_flight <= MOST_REQUESTS)
+        & (fleet.kernel_age_s <= COUNT_LIMIT_S)
+    )
     in_flight = np.where(counted, fleet.in_flight, 0.0)
     decoding = in_flight - np.fmin(np.fmax(fleet.waiting, 0.0), in_flight)
     gap = np.where(fleet.low_gap_s > 0.0, fleet.low_gap_s, fleet.gap_s)

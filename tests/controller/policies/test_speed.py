@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.policies.fleet import Fleet
-from controller.policies.price import ENGINE
+from controller.policies.forms import ARRAYS
+from controller.policies.price import ENGINE, FROZEN_S, count
 from controller.policies.speed import SENT_S, learn, sent
 from tests.controller.policies.fleets import any_fleets, measured
 
@@ -100,3 +101,39 @@ def test_no_numbers_make_a_speed_senseless(pool: Fleet, tokens: float) -> None:
     assert np.isfinite(pool.speed).all()
     assert (pool.sent_rate >= 0).all()
     assert pool.pool_pace > 0
+
+
+def frozen(in_flight: float, answers: bool) -> Fleet:
+    """One endpoint whose counts stand still while requests are sent to it, for two seconds."""
+    pool = measured([in_flight, 4], answered=[0.0, 0.0])
+    for step in range(20):
+        pool.now_s += 0.1
+        pool.kernel_at_s[:] = pool.now_s
+        pool.in_flight[1] = 4 + step % 2
+        pool.answered[0] += answers
+        sent(pool, 0, 100.0)
+        sent(pool, 1, 100.0)
+        learn(pool)
+    return pool
+
+
+@pytest.mark.parametrize(("in_flight", "answers", "believed"), [(3, False, False), (3, True, True), (500, True, False)])
+def test_counts_that_do_not_move_with_what_is_sent_are_not_believed(
+    in_flight: float, answers: bool, believed: bool
+) -> None:
+    pool = frozen(in_flight, answers)
+
+    assert (pool.unmoved_s < FROZEN_S).tolist() == [believed, True]
+    assert bool(count(pool.matrix, pool.now_s, 0.0, ARRAYS).fresh[0]) is believed
+
+
+def test_counts_that_move_again_are_believed_again_and_idle_ones_may_stand_still() -> None:
+    pool = frozen(3, False)
+    pool.in_flight[0] = 4
+    pool.now_s += 0.1
+    learn(pool)
+    assert pool.unmoved_s[0] == 0
+
+    pool.now_s += 60.0
+    learn(pool)
+    assert pool.unmoved_s[0] == 0
