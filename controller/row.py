@@ -29,6 +29,7 @@ from controller.model import Endpoint, EngineSignal, KernelSignal, Reason, Sourc
 from controller.pick import EJECTED_STEP, LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
 from controller.policies.fleet import queue_of
 from controller.policies.price import COUNT_LIMIT_S, KV_FULL, SIGNAL_LIMIT_S
+from controller.policies.speed import WARM_ANSWERS
 from controller.reservations import Ledger
 
 NODE_FORGOTTEN_S = 2.5  # an agent that is silent for longer is not there
@@ -39,7 +40,7 @@ CONTRADICTION_S = 5.0
 UNSEEN = 3  # requests of ours that a kernel did not show, while it showed none
 # A gateway that reports another endpoint as the one that served could not use ours. It comes last for so long.
 MISSED_S = 5.0
-WARM_CHUNKS = 20  # of answers; who has sent so many is cold no more
+WARM_CHUNKS = 20  # of answers; who has sent so many, or WARM_ANSWERS, is cold no more
 
 FOREVER = float("inf")
 
@@ -84,6 +85,7 @@ class Row:
     unseen: int = 0  # requests of ours that the kernel never showed, since it last showed anything
     contradicted_since_s: float | None = None
     cold_progress: int | None = None  # the kernel's progress when the endpoint was first seen ready
+    cold_answers: int = 0  # and the answers that had begun
 
     def kernel_at_s(self) -> float:
         """When the kernel's count was true."""
@@ -164,9 +166,10 @@ class Row:
     def _warm(self, kernel: KernelSignal) -> None:
         if self.ready_at_s is None:
             return
+        answers = kernel.started - kernel.waiting
         if self.cold_progress is None or kernel.progress < self.cold_progress:
-            self.cold_progress = kernel.progress
-        elif kernel.progress >= self.cold_progress + WARM_CHUNKS:
+            self.cold_progress, self.cold_answers = kernel.progress, answers
+        elif kernel.progress >= self.cold_progress + WARM_CHUNKS or answers >= self.cold_answers + WARM_ANSWERS:
             self.ready_at_s = None
 
     def _note_unseen(self, requests: int, now: float) -> None:

@@ -64,6 +64,7 @@ FIELDS = (
     "waiting_before",
     "sends",  # own requests sent since they last changed
     "unmoved_s",  # time for which they did not change though they should have
+    "answered_cold",  # `answered` when it was first seen cold; NaN: it is warm
     "failures",  # share of recent requests that never got an answer, 0..1
     # standing and age
     "standing",
@@ -113,6 +114,7 @@ class Fleet:
     waiting_before: Array
     sends: Array
     unmoved_s: Array
+    answered_cold: Array
     failures: Array
     standing: Array
     ready_at_s: Array

@@ -123,7 +123,7 @@ def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) 
     _, _, kernel_at_s, gap_s, _, _, srtt_s = columns[:7]
     own_waiting, queued_tokens, own_in_flight, _, own_tokens = columns[10:15]
     _, _, kv_usage, engine_at_s, kv_tokens, _, speed, _, busy_s, turns, sent_rate = columns[15:26]
-    failures, standing, ready_at_s = columns[30:]
+    failures, standing, ready_at_s = columns[31:]
     now_s, output = pool.now_s, pool.mean_output_tokens
     total = counted.total + form.where(counted.known, 0.0, pool.usual)
     others = form.maximum(total - own_in_flight, 0.0)

@@ -21,6 +21,7 @@ ALIKE = (0.87, 1.15)  # a ratio between these is noise
 DRIFT_S = 10.0  # small differences move the speed with this time constant
 SPEED_LEAST, SPEED_MOST = 0.125, 8.0
 SENT_S = 3.0
+WARM_ANSWERS = 2.0
 MANY = 20.0  # requests that never stand still
 QUEUE_S = 5.0  # for which a queue's turns are remembered
 
@@ -32,6 +33,7 @@ def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
         return
     fleet.learned_at_s = fleet.now_s
     fleet.sent_rate *= math.exp(-passed_s / SENT_S)
+    _warm_up(fleet)
     _follow_counts(fleet, passed_s)
     _follow_queues(fleet, passed_s)
     measured, weight = _measure(fleet, engine)
@@ -42,6 +44,16 @@ def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
     before = np.where(fleet.pace > 0.0, fleet.pace, measured)
     np.copyto(fleet.pace, before + weight * (measured - before), where=known)
     _compare(fleet, passed_s)
+
+
+def _warm_up(fleet: Fleet) -> None:
+    """A pod that has answered some requests is cold no more: its speed is learned now."""
+    cold = ~np.isnan(fleet.ready_at_s)
+    fleet.answered_cold[~cold] = np.nan
+    first = cold & np.isnan(fleet.answered_cold)
+    fleet.answered_cold[first] = fleet.answered[first]
+    with np.errstate(invalid="ignore"):
+        fleet.ready_at_s[cold & (fleet.answered - fleet.answered_cold >= WARM_ANSWERS)] = np.nan
 
 
 def _follow_counts(fleet: Fleet, passed_s: float) -> None:

@@ -117,6 +117,15 @@ def test_a_pod_that_joins_is_cold_until_it_has_answered() -> None:
     assert made.rows[1].ready_at_s is None
 
 
+def test_two_whole_answers_warm_a_pod_too() -> None:
+    made = table(pod("a"))
+    made.apply(ClusterChanged(cluster(pod("a"), pod("b"))), 1.0)
+    for answers in (0, 1, 2):
+        now = 2.0 + answers
+        made.apply(frame({"b": kernel(1, at=now, started=answers, progress=answers)}, full=True, at=now), now)
+        assert (made.rows[1].ready_at_s is None) == (answers == 2)
+
+
 def test_tokens_go_with_their_requests() -> None:
     made = table(pod("a"))
     row = made.rows[0]

@@ -11,7 +11,7 @@ from controller.policies.fleet import Fleet
 from controller.policies.forms import ARRAYS
 from controller.policies.price import ENGINE, FROZEN_S, count
 from controller.policies.speed import SENT_S, learn, sent
-from tests.controller.policies.fleets import any_fleets, measured
+from tests.controller.policies.fleets import NOW_S, any_fleets, measured
 
 STEP_S = 0.05
 
@@ -137,3 +137,12 @@ def test_counts_that_move_again_are_believed_again_and_idle_ones_may_stand_still
     pool.now_s += 60.0
     learn(pool)
     assert pool.unmoved_s[0] == 0
+
+
+def test_a_new_pod_that_has_answered_is_cold_no_more() -> None:
+    pool = measured([1, 1], answered=[100.0, 100.0], ready_at_s=[np.nan, NOW_S])
+    for answered in (100, 101, 102):
+        pool.now_s += 0.1
+        pool.answered[1] = answered
+        learn(pool)
+        assert np.isnan(pool.ready_at_s[1]) == (answered == 102)
