@@ -153,6 +153,11 @@ class Exchange:
         return self._state is _State.BODY and self._mode == UNDECLARED
 
     @property
+    def hurried(self) -> bool:
+        """Whether the gateway sets a time limit to our answer; it does unless bodies are streamed both ways."""
+        return bool(self._mode != FULL_DUPLEX)
+
+    @property
     def outlives_stream(self) -> bool:
         """Whether the gateway closes this stream before the response has ended."""
         return self._mode == FULL_DUPLEX and not self._saw_response

@@ -255,7 +255,7 @@ class _Stream:
             request = replace(request, resolved=self._resolver.resolve(request, now))
         except UnknownModel as error:
             return self._refuse(unknown_model(error.model))
-        outcome = self._room.enter(request, now)
+        outcome = self._room.enter(request, now, self.exchange.hurried)
         decision_s = time.perf_counter() - began
         self._series = self._counts.picked(request, decision_s, size_bytes=self.exchange.size_bytes)
         if isinstance(outcome, Waiter):

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.01
 PATIENCE_MOST_S = 30.0  # gateways and the limit of a request's arrival have less patience than a wide budget
+HURRIED_S = 0.15  # where the gateway's message_timeout counts, which is 200 ms by default: a 429 is better than its 504
 
 Outcome = Pick | Refusal
 
@@ -50,8 +51,11 @@ class Room:
     def waiting(self) -> int:
         return self._line.size
 
-    def enter(self, request: Request, now: float) -> Outcome | Waiter:
-        """The pick or the refusal if that is settled now; else who waits, to be awaited by wait()."""
+    def enter(self, request: Request, now: float, hurried: bool = False) -> Outcome | Waiter:
+        """The pick or the refusal if that is settled now; else who waits, to be awaited by wait().
+
+        hurried: the gateway will not wait for an answer as long as we like.
+        """
         priority = request.resolved.priority if request.resolved else 0
         refusal = self._gate(request, self._picker.table, now)
         proposal = None
@@ -62,7 +66,7 @@ class Room:
             if self._picker.admits(proposal):
                 return self._take(request, proposal, now)
         held = Held(request, proposal.job if proposal else None, refusal or LATE, _outcome())
-        patience_s = min(self._picker.budgets.patience_s(priority), PATIENCE_MOST_S)
+        patience_s = min(self._picker.budgets.patience_s(priority), HURRIED_S if hurried else PATIENCE_MOST_S)
         if patience_s <= 0.0:
             return held.refusal
         return self._hold(held, priority, now, now + patience_s)

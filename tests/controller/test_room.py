@@ -181,3 +181,17 @@ def test_without_kernels_nobody_is_held_back() -> None:
         assert isinstance(site.enter(-1), Pick)
 
     run(body())
+
+
+def test_a_gateway_that_does_not_wait_gets_its_answer_in_time() -> None:
+    async def body() -> None:
+        site = Site()
+        site.fill()
+        request = Request("/v1/completions", "m", None, resolved=Resolved("m", "m", None, 1, ""))
+        waiter = site.room.enter(request, site.now, hurried=True)
+        assert isinstance(waiter, Waiter)
+        task = asyncio.ensure_future(site.room.wait(waiter))
+        await site.pass_by(0.2, waiting=400)
+        assert await task is LATE
+
+    run(body())
