@@ -16,7 +16,7 @@ import uvloop
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 from controller import answers, extproc
-from controller.exchange import FULL_DUPLEX
+from controller.modes import FULL_DUPLEX
 
 
 class Nothing:

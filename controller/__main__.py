@@ -10,6 +10,7 @@ import uvloop
 
 from controller import daemon, top
 from controller.config import parse
+from controller.starting import StartError
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.info("flags of other pickers, without effect here: %s", ", ".join(config.ignored))
     try:
         uvloop.run(daemon.run_until_signal(config))
-    except daemon.StartError as error:
+    except StartError as error:
         print(f"sonde-controller: {error}", file=sys.stderr)
         return 1
     return 0

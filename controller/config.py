@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from controller.exchange import ASSUMED_MODES
 from controller.forms import GROUP_03, own_form
+from controller.modes import ASSUMED_MODES
 from controller.policies.registry import POLICIES
 from controller.tls import CERTIFICATE, KEY
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -26,10 +25,8 @@ from typing import Any, TypeVar
 
 import grpc.aio
 import msgspec
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
-from agent import tls as agent_tls
-from agent.cluster import folder
 from agent.cluster.objects import Cluster
 from controller import document, extproc, tls, web
 from controller.admission import PAGE_POLICIES, gate_of, policy_of
@@ -37,15 +34,14 @@ from controller.agents import Agents
 from controller.config import Config
 from controller.counts import Counts
 from controller.engines import Engines
-from controller.exchange import ASSUMED_MODES
 from controller.explain import Explainer
 from controller.live import Board, Live
 from controller.metrics import ControllerPage
 from controller.model import Address, ClusterChanged, Event, address_of
+from controller.modes import ASSUMED_MODES
 from controller.picker import Picker
-from controller.policies.admission import Budgets
-from controller.saturation import LimitError, Limits, limits
 from controller.snapshot import Snapshot, Totals, snapshot
+from controller.starting import StartError, budgets, clusters, limits_of, listen, trust
 from controller.table import Table
 from controller.trust import Trust
 
@@ -62,10 +58,6 @@ READINESS = ("", "readiness", "inference-extension", extproc.SERVICE)
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-class StartError(Exception):
-    """The controller cannot start; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +132,13 @@ class _Controller:
         config = self.config
         self.rng = Random(config.seed)
         self.table = Table(config.pool_group, config.pool_namespace, config.pool_name)
-        known = _limits(config.policy)
+        known = limits_of(config.policy)
         self.picker = Picker(
             self.table,
             policy_of(config.policy, known),
             self.rng,
             max_endpoints=config.max_endpoints,
-            budgets=_budgets(config),
+            budgets=budgets(config),
             explainer=Explainer(config.explain_sample),
         )
         manner = extproc.Manner(assumed_mode=ASSUMED_MODES[config.request_body_mode], hooks=config.conformance_hooks)
@@ -158,14 +150,14 @@ class _Controller:
         if config.config_file:
             log.warning("--config-file %s: nothing in it is used", config.config_file)
         await self._set_health()
-        self._clusters, self._trust = _clusters(config), _trust(config)
+        self._clusters, self._trust = clusters(config), trust(config)
         try:
             self._server = grpc.aio.server(options=extproc.OPTIONS)
             self._server.add_generic_rpc_handlers((self.processor.handler(),))
             credentials = self._credentials() if config.secure_serving else None
-            grpc_port = _listen(self._server, self.health, config.bind, config.grpc_port, credentials)
+            grpc_port = listen(self._server, self.health, config.bind, config.grpc_port, credentials)
             self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-            health_port = _listen(self._health_server, self.health, config.bind, config.grpc_health_port, None)
+            health_port = listen(self._health_server, self.health, config.bind, config.grpc_health_port, None)
             loop = asyncio.get_running_loop()
             page = ControllerPage(lambda: _ask(loop, self._snapshot)).page
             pages = web.Pages(
@@ -348,60 +340,3 @@ async def _look_at(certificates: tls.Certificates) -> None:
     while True:
         await asyncio.sleep(CERTIFICATE_LOOK_S)
         certificates.refresh()
-
-
-def _trust(config: Config) -> Trust:
-    """Raises StartError."""
-    try:
-        files = agent_tls.Files(config.agent_tls_path) if config.agent_tls_path else None
-    except agent_tls.TlsError as error:
-        raise StartError(f"--agent-tls-path: {error}") from error
-    return Trust(files, config.agent_plain_text)
-
-
-def _clusters(config: Config) -> AsyncGenerator[Cluster, None]:
-    """The cluster as the folder or the API server has it. Raises StartError."""
-    if config.manifests:
-        return folder.watch(config.manifests)
-    from agent.cluster import access, api  # the kubernetes library takes 29 MB, which a folder does not need
-
-    try:
-        server = access.find(config.kubeconfig)
-    except access.AccessError as error:
-        raise StartError(f"{error}; or name a folder by --manifests") from error
-    log.info("watching the API server at %s", server.host)
-    return api.watch_pool(server, (config.pool_group, config.pool_namespace, config.pool_name), config.agent_namespace)
-
-
-def _budgets(config: Config) -> Budgets:
-    """Other policies' requests do not wait here: they go, or get 429 at once."""
-    if config.policy != "sonde":
-        return Budgets()
-    return Budgets(config.slo_ttft_s or None, config.slo_tpot_s or None)
-
-
-def _limits(policy: str) -> Limits:
-    """Raises StartError."""
-    try:
-        return limits(policy, os.environ)
-    except LimitError as error:
-        raise StartError(str(error)) from error
-
-
-def _listen(
-    server: grpc.aio.Server,
-    servicer: health.aio.HealthServicer,
-    bind: str,
-    port: int,
-    credentials: grpc.ServerCredentials | None,
-) -> int:
-    """Adds health, which gateways ask for on the picker's own port too, and the port. Raises OSError."""
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    address = address_of(bind, port)
-    try:
-        bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise OSError(
-            f"cannot listen at {address} for gRPC: the port is taken or the address is another machine's"
-        ) from error
-    return int(bound)

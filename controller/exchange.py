@@ -24,26 +24,17 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from google.protobuf.message import DecodeError
 
 from controller import answers, reading
 from controller.model import Request
+from controller.modes import BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX, GRPC, NONE, STREAMED, UNDECLARED
 from controller.openai import BadRequest, model_of
 from controller.paths import BODY_KINDS, route_of, with_model
 from controller.reading import Head
 from controller.rewriting import splice
 
-UNDECLARED = -1  # no protocol_config
-NONE = ProcessingMode.NONE
-STREAMED = ProcessingMode.STREAMED
-BUFFERED = ProcessingMode.BUFFERED
-BUFFERED_PARTIAL = ProcessingMode.BUFFERED_PARTIAL
-FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
-
-# How bodies come from a gateway that sends no protocol_config, as an operator may tell.
-ASSUMED_MODES = {"auto": UNDECLARED, "buffered": BUFFERED, "duplex": FULL_DUPLEX}
 QUIET_S = 0.1  # far above the pause between two messages of a gateway that waits for nothing
 
 # More than this of one request is answered 413; the gateway's own limits are usually far below.
@@ -260,7 +251,7 @@ class Exchange:
         if message.HasField("protocol_config"):
             self._mode = message.protocol_config.request_body_mode
             self._response_mode = message.protocol_config.response_body_mode
-            if self._mode == ProcessingMode.GRPC:  # as full duplex, with one gRPC message a chunk
+            if self._mode == GRPC:  # as full duplex, with one gRPC message a chunk
                 self._mode = FULL_DUPLEX
         self._subset = reading.subset(message.metadata_context)
 

@@ -12,7 +12,7 @@ import grpc.aio
 from bench import chromium
 from bench.chromium import Page
 from controller import extproc
-from controller.exchange import BUFFERED
+from controller.modes import BUFFERED
 from lab import fleet as fleets
 from lab.fleet import HOST, Fleet, Watching
 from tests.conftest import skip_or_fail

@@ -7,7 +7,7 @@ from typing import Any
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 
 from controller.answers import DESTINATION
-from controller.exchange import FULL_DUPLEX
+from controller.modes import FULL_DUPLEX
 from controller.reading import SERVED_KEY, SERVED_NAMESPACE, SUBSET_KEY, SUBSET_NAMESPACE
 
 BODY = b'{"model": "m", "prompt": "hello"}'

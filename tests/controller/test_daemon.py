@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from controller import extproc, tls
-from controller.exchange import BUFFERED, NONE
+from controller.modes import BUFFERED, NONE
 from lab import manifests, wire
 from lab.manifests import LabPod
 from lab.watch import samples

@@ -17,8 +17,8 @@ from controller import extproc
 from controller.admission import Gate, admit_all
 from controller.classes import NO_ENDPOINT
 from controller.counts import Counts, Series, Tally
-from controller.exchange import BUFFERED, FULL_DUPLEX, NONE
 from controller.extproc import Manner
+from controller.modes import BUFFERED, FULL_DUPLEX, NONE
 from controller.picker import Picker
 from controller.policies.fleet import Policy
 from controller.policies.price import SONDE

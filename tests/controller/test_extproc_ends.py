@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from controller import reading
-from controller.exchange import FULL_DUPLEX, STREAMED
+from controller.modes import FULL_DUPLEX, STREAMED
 from tests.controller import messages as m
 from tests.controller.known import frame, kernel, pod
 from tests.controller.test_extproc import Served, ask, serve, until

@@ -9,8 +9,8 @@ import pytest
 from agent.cluster.objects import Model, Objective, cluster_of
 from controller.admission import gate_of
 from controller.counts import Series
-from controller.exchange import BUFFERED, FULL_DUPLEX, NONE
 from controller.model import ClusterChanged, EngineScraped
+from controller.modes import BUFFERED, FULL_DUPLEX, NONE
 from controller.saturation import limits
 from tests.controller import messages as m
 from tests.controller.known import engine, pod
