@@ -19,9 +19,10 @@ import grpc.aio
 from controller.admission import Gate, admit_all
 from controller.classes import Refusal, unknown_model
 from controller.counts import Counts, Series
-from controller.exchange import BUFFERED, QUIET_S, UNDECLARED, Exchange
+from controller.exchange import QUIET_S, Exchange
 from controller.model import Request, Source
 from controller.models import UnknownModel
+from controller.modes import BUFFERED, UNDECLARED
 from controller.picker import Pick, Picker
 from controller.policies.admission import Waiter
 from controller.resolving import Resolver

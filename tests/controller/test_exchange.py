@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.exchange import BODY_LIMIT_BYTES, BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX, NONE, STREAMED, Exchange
+from controller.exchange import BODY_LIMIT_BYTES, Exchange
 from controller.model import Request
+from controller.modes import BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX, NONE, STREAMED
 from controller.paths import Kind
 from tests.controller import messages as m
 

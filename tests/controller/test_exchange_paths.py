@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from controller.exchange import BUFFERED, FULL_DUPLEX, NONE, Exchange
+from controller.exchange import Exchange
+from controller.modes import BUFFERED, FULL_DUPLEX, NONE
 from controller.paths import Kind
 from tests.controller import messages as m
 from tests.controller.test_exchange import COMPLETION, DESTINATION, through

@@ -6,7 +6,8 @@ from itertools import product
 
 import pytest
 
-from controller.exchange import BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX, NONE, STREAMED, Exchange
+from controller.exchange import Exchange
+from controller.modes import BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX, NONE, STREAMED
 from tests.controller import messages as m
 
 DESTINATION = "10.0.0.1:8000"

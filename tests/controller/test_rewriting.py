@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.exchange import BUFFERED, FULL_DUPLEX, STREAMED, Exchange
+from controller.exchange import Exchange
+from controller.modes import BUFFERED, FULL_DUPLEX, STREAMED
 from controller.rewriting import splice
 from tests.controller import messages as m
 

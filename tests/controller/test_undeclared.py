@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from controller.exchange import BUFFERED, FULL_DUPLEX, Exchange
+from controller.exchange import Exchange
+from controller.modes import BUFFERED, FULL_DUPLEX
 from tests.controller import messages as m
 
 DESTINATION = "10.0.0.1:8000"
