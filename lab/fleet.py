@@ -23,7 +23,7 @@ from google.protobuf import json_format
 
 from agent import metrics_server
 from agent.proto import telemetry_pb2_grpc
-from agent.proto.telemetry_pb2 import EndpointReport, Frame, KernelSignal, WatchRequest
+from agent.proto.telemetry_pb2 import Device, EndpointReport, Frame, KernelSignal, WatchRequest
 from lab import manifests, processes
 from lab.manifests import LabPod
 from lab.processes import Process
@@ -47,6 +47,7 @@ class FleetPod:
     chunks: int = 0
     ttft_us: int | None = 50_000
     gap_us: int | None = 10_000
+    fault: str = ""  # of its accelerator
     moved_at_s: float = 0.0  # the last answer byte; what never moves is a stall as soon as something is in flight
 
     def move(self, in_flight: int, waiting: int) -> None:
@@ -68,7 +69,10 @@ class FleetPod:
             usual_gap_us=self.gap_us,
         )
         uid = f"uid-{self.ip}"
-        return EndpointReport(namespace=manifests.NAMESPACE, pod=self.name, pod_uid=uid, port=PORT, kernel=signal)
+        devices = [Device(id="GPU-1", kind="gpu", fault=self.fault)] if self.fault else []
+        return EndpointReport(
+            namespace=manifests.NAMESPACE, pod=self.name, pod_uid=uid, port=PORT, kernel=signal, devices=devices
+        )
 
 
 @dataclass(slots=True)

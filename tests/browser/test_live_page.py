@@ -315,6 +315,24 @@ def test_an_agent_that_is_gone_is_shown_with_its_age_and_never_as_zero(tmp_path:
     run(body(), LIMIT_S, debug=False)
 
 
+def test_a_pod_that_lost_an_accelerator_says_which_and_why(tmp_path: Path) -> None:
+    async def body() -> None:
+        fleet = fleets.fleet(2)
+        async with looking(tmp_path, fleet) as site:
+            fleet.pods[1].fault = "Xid <b>79</b>"
+            fleet.ring()
+            await site.shows("llm-002", "lost device GPU-1: Xid <b>79</b>")
+            await site.page.evaluate("document.activeElement.blur()")
+            await site.page.key("b", "b")
+            await site.page.until("document.querySelectorAll('li.pod:not([hidden])').length === 1")
+            fleet.pods[1].fault = ""
+            fleet.ring()
+            await site.page.until("document.querySelectorAll('li.pod:not([hidden])').length === 0")
+            assert site.page.complaints == []
+
+    run(body(), LIMIT_S, debug=False)
+
+
 def test_the_last_picks_say_where_they_went_and_what_the_others_would_have_cost(tmp_path: Path) -> None:
     async def body() -> None:
         fleet = fleets.fleet(3)
