@@ -15,6 +15,7 @@ from controller.health import State
 from controller.lastpicks import LastPicks, Noted
 from controller.model import EngineSignal, KernelSignal
 from controller.pick import STEPS
+from controller.policies.price import SIGNAL_LIMIT_S
 from controller.row import Node, Row
 from controller.table import Table
 
@@ -140,7 +141,7 @@ def split(rank: float) -> tuple[float, tuple[str, ...]]:
 def _pod(row: Row, full_rank: float, now: float) -> PodLine:
     endpoint = row.endpoint
     rank, against = split(full_rank)
-    kernel = row.fresh_kernel(now)
+    kernel = _kernel(row, now)
     engine = row.fresh_engine(now)
     in_flight, waiting, streaming = _counts(kernel, engine)
     return PodLine(
@@ -189,10 +190,16 @@ def _silent_at_s(row: Row, kernel: KernelSignal | None) -> float | None:
     return round(kernel.progress_at_s, 1)
 
 
+def _kernel(row: Row, now: float) -> KernelSignal | None:
+    """Picks use a count for a quarter of a second; for people one is worth showing until nothing uses it any more."""
+    return row.kernel if row.kernel and now - row.kernel_at_s() <= SIGNAL_LIMIT_S else None
+
+
 def _stale_at_s(row: Row, kernel: KernelSignal | None, engine: EngineSignal | None) -> float | None:
     if kernel or engine:
         return None
     known = [signal.true_at_s for signal in (row.kernel, row.engine) if signal]
+    known += [row.kernel_at_s()] if row.kernel else []  # later, where the node said that nothing had changed
     return round(max(known), 1) if known else None
 
 

@@ -31,7 +31,8 @@ from lab.substrate import program
 
 HOST = "127.0.0.1"
 LIMIT_S = 30.0
-BEAT_S = 0.5
+PULSE_S = 0.1  # as agents do
+BEAT_EVERY = 5  # pulses between two full frames
 PORT = 8000
 
 
@@ -114,13 +115,15 @@ class FleetNode(telemetry_pb2_grpc.TelemetryServicer):
     async def Watch(self, request: WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[Frame]:
         wake = asyncio.Event()
         self._wakes.add(wake)
+        pulses = 0
         try:
             while True:
-                yield self.frame()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(BEAT_S):
-                        await wake.wait()
+                yield self.frame() if wake.is_set() or pulses % BEAT_EVERY == 0 else Frame(node=self.name, age_us=0)
                 wake.clear()
+                pulses += 1
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PULSE_S):
+                        await wake.wait()
         finally:
             self._wakes.discard(wake)
 

@@ -62,6 +62,15 @@ def test_of_an_agent_that_went_silent_the_age_is_left_and_no_zero(way: str) -> N
     assert (agent.name, agent.live, agent.heard_age_s) == ("node-1", False, round(now - 1.0, 1))
 
 
+def test_a_count_too_old_to_pick_by_is_still_shown_for_a_while() -> None:
+    made = table(pod("a"))
+    made.apply(frame({"a": kernel(2, at=1.0)}, full=True), 1.0)
+    (line,) = seen(made, 2.0).pods
+    assert (line.in_flight, line.stale_at_s, line.source) == (2, None, "own")
+    (line,) = seen(made, 4.0).pods
+    assert (line.in_flight, line.stale_at_s) == (None, 1.0)
+
+
 def test_the_age_survives_a_change_of_the_cluster_that_makes_the_table_forget_the_node() -> None:
     made = table(pod("a"), pod("b"))
     made.apply(frame({"a": kernel(1, at=1.0)}, full=True), 1.0)

@@ -17,6 +17,12 @@ def pods(screen: str) -> list[str]:
     return [line.split()[0] for line in screen.splitlines() if line.startswith("llm-")]
 
 
+def cells(screen: str, pod: str) -> list[str]:
+    """The row of a pod."""
+    (line,) = (line for line in screen.splitlines() if line.startswith(pod))
+    return line.split()
+
+
 def test_the_agents_table_lives_sorts_finds_pauses_and_explains(tmp_path: Path) -> None:
     async def body() -> None:
         fleet = fleets.fleet(3)
@@ -117,9 +123,8 @@ def test_the_controllers_table_shows_stalls_ages_and_the_last_pick(tmp_path: Pat
             fleet.ring()
             await terminal.until("stalled 6")
             await fleet.nodes[1].stop()
-            screen = await terminal.until("node-02 silent")
-            (line,) = (line for line in screen.splitlines() if line.startswith("llm-003"))
-            assert line.split()[3:6] == ["?", "?", "?"]
+            await terminal.until("node-02 silent")
+            await terminal.until(lambda text: cells(text, "llm-003")[3:6] == ["?", "?", "?"])
             await at.process.stop()
             await terminal.until("LOST")
             await terminal.keys("q")
