@@ -72,7 +72,12 @@ class Look:
 
 def clean(text: str) -> str:
     """Without what a terminal would obey, or what would turn the order of letters."""
-    return "".join("\ufffd" if unicodedata.category(letter)[0] == "C" else letter for letter in text)
+    return "".join("\ufffd" if _obeyed(unicodedata.category(letter)) else letter for letter in text)
+
+
+def _obeyed(category: str) -> bool:
+    """Controls, formats and the like (C*), and the separators of lines and paragraphs (Zl, Zp)."""
+    return category[0] == "C" or category in ("Zl", "Zp")
 
 
 def width(text: str) -> int:
