@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from agent import device_metrics, pod_metrics, self_metrics
+from agent import device_metrics, pod_metrics, process_metrics, self_metrics
 from agent.exposition import Family
 from agent.pod_metrics import PodMetrics
 from agent.snapshot import Snapshot
 
-FAMILIES: tuple[Family, ...] = (*pod_metrics.FAMILIES, *device_metrics.FAMILIES, *self_metrics.FAMILIES)
+FAMILIES: tuple[Family, ...] = (
+    *pod_metrics.FAMILIES,
+    *device_metrics.FAMILIES,
+    *self_metrics.FAMILIES,
+    *process_metrics.FAMILIES,
+)
 
 
 class AgentPage:
@@ -25,3 +30,4 @@ class AgentPage:
         yield from self._pods.written(taken.pods, taken.now_ns)
         yield from device_metrics.device_metrics(taken.devices)
         yield from self_metrics.self_metrics(taken.agent)
+        yield process_metrics.process_metrics()

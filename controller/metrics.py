@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+from agent import process_metrics
 from agent.exposition import Family
 from agent.version import version
-from controller import endpoint_metrics, process, request_metrics
+from controller import endpoint_metrics, request_metrics
 from controller.snapshot import Snapshot
 
-FAMILIES: tuple[Family, ...] = (*endpoint_metrics.FAMILIES, *request_metrics.FAMILIES, *process.FAMILIES)
+FAMILIES: tuple[Family, ...] = (*endpoint_metrics.FAMILIES, *request_metrics.FAMILIES, *process_metrics.FAMILIES)
 
 
 class ControllerPage:
@@ -26,4 +27,4 @@ class ControllerPage:
         taken = self._take()
         yield from endpoint_metrics.endpoint_metrics(taken)
         yield from request_metrics.request_metrics(taken.requests, self._commit, self._build)
-        yield from process.process_metrics()
+        yield process_metrics.process_metrics()
