@@ -13,6 +13,11 @@ test: setup-dev
 test-kernel: setup-dev
 	SONDE_REQUIRE=kernel $(bin)/pytest tests/kernel
 
+# some minutes on two cores the first time; afterwards only what changed is run again
+.PHONY: bench-policy
+bench-policy: setup-dev
+	$(python) -m bench.policy
+
 lint: setup-dev
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from lab.config import DemoConfig, EngineConfig, LoadConfig, parse
+from lab.config import CompareConfig, DemoConfig, EngineConfig, LoadConfig, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _engine(config)
         case LoadConfig():
             return _load(config)
+        case CompareConfig():
+            return _compare(config)
 
 
 def _demo(config: DemoConfig) -> int:
@@ -36,6 +38,12 @@ def _engine(config: EngineConfig) -> int:
         print(f"sonde-lab engine: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _compare(config: CompareConfig) -> int:
+    from lab import compare
+
+    return compare.main(config)
 
 
 def _load(config: LoadConfig) -> int:

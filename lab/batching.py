@@ -146,11 +146,11 @@ def _admit(
     while waiting and len(admitted) < model.max_sequences:
         first = waiting[0]
         budget = model.max_step_tokens - sum(tokens.values())
-        if budget <= 0 or held + first.due > model.kv_tokens:
+        if budget <= 0 or held + first.computed + first.due > model.kv_tokens:
             break
         admitted.append(first)
         tokens[first.id] = min(first.due, budget)
-        held += first.due
+        held += first.computed + first.due
         waiting = waiting[1:]
     return tuple(admitted), waiting, tokens
 

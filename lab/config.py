@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import NoReturn
 
+from controller.policies.registry import POLICIES
 from lab.batching import Model
 from lab.envoy import BodyMode
 from lab.knobs import Knobs
+from lab.trials import SCENARIOS
 from lab.workload import LENGTHS, Arrivals
 
 
@@ -26,6 +28,7 @@ class Kind(Enum):
 MODEL = "lab"
 DEFAULT_LAB = "sonde-lab"
 ARMS = ("sonde", "round_robin", "least_request")
+COMPARED = ("sonde", "round-robin", "least-request", "llm-d", "dynamo", "predicted-latency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class EngineConfig:
     model: Model
     knobs: Knobs
     idle_timeout_s: float
+    prefix_cache_tokens: int
     log: Path | None
 
 
@@ -76,7 +80,24 @@ class LoadConfig:
     stream_share: float
 
 
-Config = DemoConfig | EngineConfig | LoadConfig
+@dataclass(frozen=True, slots=True)
+class CompareConfig:
+    """Policies against each other in the lab: which, in what, how often and how long."""
+
+    lab: str
+    seed: int
+    pods: int
+    rate_per_s: float
+    duration_s: float  # of each arm's load
+    rounds: int
+    scenarios: tuple[str, ...]
+    policies: tuple[str, ...]
+    limit_s: float  # no arm begins after it
+    substrate: Kind | None
+    out: Path | None
+
+
+Config = DemoConfig | EngineConfig | LoadConfig | CompareConfig
 
 
 def parse(arguments: Sequence[str]) -> Config:
@@ -92,6 +113,7 @@ def parse(arguments: Sequence[str]) -> Config:
             model=Model(**{field.name: getattr(flags, field.name) for field in fields(Model)}),
             knobs=Knobs(flags.slow, flags.header == "early", flags.keep_alive),
             idle_timeout_s=flags.idle_timeout,
+            prefix_cache_tokens=flags.prefix_cache_tokens,
             log=flags.log,
         )
     if flags.command == "load":
@@ -105,6 +127,20 @@ def parse(arguments: Sequence[str]) -> Config:
             arrivals=Arrivals(flags.arrivals),
             lengths=flags.lengths,
             stream_share=flags.stream_share,
+        )
+    if flags.command == "compare":
+        return CompareConfig(
+            lab=flags.name,
+            seed=flags.seed,
+            pods=flags.pods,
+            rate_per_s=flags.rate,
+            duration_s=flags.duration,
+            rounds=flags.rounds,
+            scenarios=flags.scenarios,
+            policies=flags.policies,
+            limit_s=flags.limit,
+            substrate=None if flags.substrate == "auto" else Kind(flags.substrate),
+            out=flags.out,
         )
     demo = flags.command == "demo"
     return DemoConfig(
@@ -141,15 +177,33 @@ def _parser() -> argparse.ArgumentParser:
     _add_lab(demo)
     _add_contest(demo)
     _add_lab(commands.add_parser("up", help="the lab without load, until Ctrl-C", allow_abbrev=False))
+    _add_compare(commands.add_parser("compare", help="policies against each other, live", allow_abbrev=False))
     _add_engine(commands.add_parser("engine", help="one simulated engine", allow_abbrev=False))
     _add_load(commands.add_parser("load", help="send one load to one address", allow_abbrev=False))
     return parser
 
 
-def _add_lab(parser: argparse.ArgumentParser) -> None:
+def _add_place(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--seed", type=int, default=1, help="of arrivals, lengths and ties (default %(default)s)")
     add("--pods", type=_number(int, 3, 32), default=4, metavar="N", help="default %(default)s")
+    add(
+        "--substrate",
+        choices=("auto", *(kind.value for kind in Kind)),
+        default="auto",
+        help="how pods are placed; auto takes namespaces where root and BPF are there (default %(default)s)",
+    )
+    add(
+        "--name",
+        type=_name,
+        default=DEFAULT_LAB,
+        help="prefix of everything made on this machine (default %(default)s)",
+    )
+
+
+def _add_lab(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_place(parser)
     add(
         "--slow",
         type=_number(float, 1, 100),
@@ -158,22 +212,10 @@ def _add_lab(parser: argparse.ArgumentParser) -> None:
         help="how much longer the second pod's steps take (default %(default)s)",
     )
     add(
-        "--substrate",
-        choices=("auto", *(kind.value for kind in Kind)),
-        default="auto",
-        help="how pods are placed; auto takes namespaces where root and BPF are there (default %(default)s)",
-    )
-    add(
         "--body-mode",
         choices=[mode.value.lower() for mode in BodyMode if mode.shows_body],
         default=BodyMode.FULL_DUPLEX_STREAMED.value.lower(),
         help="how Envoy gives bodies to the controller (default %(default)s)",
-    )
-    add(
-        "--name",
-        type=_name,
-        default=DEFAULT_LAB,
-        help="prefix of everything made on this machine (default %(default)s)",
     )
 
 
@@ -196,6 +238,49 @@ def _add_contest(parser: argparse.ArgumentParser) -> None:
     )
     add("--arms", type=_arms, default=ARMS, metavar="A,B", help=f"which to run, in order (default {','.join(ARMS)})")
     add("--keep", action="store_true", help="leave the lab up after the load, until Ctrl-C")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_place(parser)
+    parser.set_defaults(pods=6)
+    add("--rate", type=_number(float, 0.1, 200), default=20.0, metavar="REQ/S", help="default %(default)s")
+    add(
+        "--duration",
+        type=_number(float, 2, 3600),
+        default=15.0,
+        metavar="SECONDS",
+        help="of each arm's load (default %(default)s)",
+    )
+    add(
+        "--rounds",
+        type=_number(int, 1, 100),
+        default=3,
+        metavar="N",
+        help="each with its own arrivals, the same for all policies (default %(default)s)",
+    )
+    add(
+        "--scenarios",
+        type=_some_of(SCENARIOS),
+        default=tuple(SCENARIOS),
+        metavar="A,B",
+        help=f"of {','.join(SCENARIOS)} (default all)",
+    )
+    add(
+        "--policies",
+        type=_some_of(POLICIES),
+        default=COMPARED,
+        metavar="A,B",
+        help=f"of {','.join(POLICIES)} (default {','.join(COMPARED)})",
+    )
+    add(
+        "--limit",
+        type=_number(float, 1, 1e6),
+        default=3600.0,
+        metavar="SECONDS",
+        help="after which no further arm begins (default %(default)s)",
+    )
+    add("--out", type=Path, metavar="DIR", help="folder for the table, the numbers and pictures (default: print only)")
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -240,6 +325,13 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="after which an idle connection is closed (default %(default)s, as vLLM)",
     )
+    add(
+        "--prefix-cache-tokens",
+        type=_number(int, 0, 1 << 30),
+        default=0,
+        metavar="TOKENS",
+        help="of earlier prompts that need not be computed again (default %(default)s)",
+    )
     add("--log", type=Path, metavar="FILE", help="one JSON line for each request, times from the monotonic clock")
 
 
@@ -274,6 +366,18 @@ def _name(text: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not made of a letter and up to 30 of a-z, 0-9 and '-'")
     return text
+
+
+def _some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    names = tuple(known)
+
+    def read(text: str) -> tuple[str, ...]:
+        chosen = tuple(dict.fromkeys(text.split(",")))
+        if unknown := [name for name in chosen if name not in names]:
+            raise argparse.ArgumentTypeError(f"got {unknown[0]!r}, expected some of {','.join(names)}")
+        return chosen
+
+    return read
 
 
 def _arms(text: str) -> tuple[str, ...]:

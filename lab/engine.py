@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from lab import batching, page
+from lab import batching, cache, page
 from lab.batching import Batch, Model, Sequence, Step, Token
 from lab.knobs import Knobs
 
@@ -33,8 +33,10 @@ class _Waiter:
 class Engine:
     """One engine with one batch. All methods are for the event loop's thread."""
 
-    def __init__(self, name: str, model: Model, knobs: Knobs, happened: Callable[[str], None]) -> None:
-        """`name` is the model's name; `happened` is told of "hang" and "resume"."""
+    def __init__(
+        self, name: str, model: Model, knobs: Knobs, happened: Callable[[str], None], prefix_tokens: int = 0
+    ) -> None:
+        """`name` is the model's name; `happened` is told of "hang" and "resume"; so many tokens of prompts are kept."""
         self.name = name
         self.model = model
         self.knobs = knobs
@@ -47,12 +49,16 @@ class Engine:
         self._waiters: dict[int, _Waiter] = {}
         self._ids = itertools.count(1)
         self._totals = page.Totals()
+        self._cache = cache.PrefixCache(prefix_tokens) if prefix_tokens else None
 
-    def submit(self, prompt_tokens: int, output_tokens: int, listener: Listener) -> int:
-        """Queues a request and returns its number; the listener hears of every token."""
+    def submit(self, prompt_tokens: int, output_tokens: int, listener: Listener, words: tuple[str, ...] = ()) -> int:
+        """Queues a request and returns its number; the listener hears of every token. `words` may be known already."""
         number = next(self._ids)
         self._waiters[number] = _Waiter(listener, self._loop.time(), prompt_tokens)
-        self._batch = batching.enqueue(self._batch, Sequence(number, prompt_tokens, output_tokens))
+        known = self._cache.take(cache.blocks_of(words)) if self._cache is not None else 0
+        computed = min(known, prompt_tokens - 1)  # the last token is always computed
+        sequence = Sequence(number, prompt_tokens, output_tokens, computed=computed)
+        self._batch = batching.enqueue(self._batch, sequence)
         if self._timer is None:
             self._timer = self._loop.call_soon(self._turn)
         return number

@@ -227,13 +227,16 @@ class Client(asyncio.Protocol):
 
 
 def request_bytes(request: Request, target: Target) -> bytes:
-    """An OpenAI completion request whose prompt has the asked number of tokens, one word each."""
+    """An OpenAI completion request whose prompt has the asked number of tokens, one word each.
+
+    No two prompts begin alike, unless their requests share a beginning.
+    """
     asked = {
         "model": target.model,
         "max_tokens": request.output_tokens,
         "stream": request.stream,
         "ignore_eos": True,
-        "prompt": WORD * request.prompt_tokens,
+        "prompt": _prompt(request, target),
     }
     body = json.dumps(asked).encode()
     head = (
@@ -241,6 +244,12 @@ def request_bytes(request: Request, target: Target) -> bytes:
         f"x-request-id: {target.label}-{request.index}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def _prompt(request: Request, target: Target) -> str:
+    shared = min(request.shared_tokens, request.prompt_tokens - 1)
+    beginning = f"{target.label}-group-{request.group} " + WORD * (shared - 1) if shared > 0 else ""
+    return beginning + f"{target.label}-{request.index} " + WORD * (request.prompt_tokens - max(0, shared) - 1)
 
 
 async def _exchange(request: Request, target: Target, pool: Pool, started_s: float, by_pod: Counter[str]) -> Result:

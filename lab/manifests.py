@@ -39,10 +39,10 @@ def pool(port: int) -> Json:
     }
 
 
-def pod(spec: LabPod, node: str, port: int) -> Json:
-    status = _status(spec.ip) | {"qosClass": "Burstable"}
+def pod(spec: LabPod, node: str, port: int, ready: bool = True) -> Json:
+    status = _status(spec.ip, ready) | {"qosClass": "Burstable"}
     status["containerStatuses"] = [
-        {"name": "engine", "ready": True, "containerID": f"containerd://{spec.container_id}"}
+        {"name": "engine", "ready": ready, "containerID": f"containerd://{spec.container_id}"}
     ]
     return {
         "apiVersion": "v1",
@@ -78,10 +78,10 @@ def write(folder: Path, objects: Iterable[Json]) -> None:
         os.replace(unfinished, folder / name)
 
 
-def _status(ip: str) -> Json:
+def _status(ip: str, ready: bool = True) -> Json:
     return {
         "phase": "Running",
         "podIP": ip,
         "podIPs": [{"ip": ip}],
-        "conditions": [{"type": "Ready", "status": "True"}],
+        "conditions": [{"type": "Ready", "status": str(ready)}],
     }

@@ -34,6 +34,7 @@ class Asked:
     output_tokens: int
     stream: bool
     include_usage: bool
+    words: tuple[str, ...] = ()  # of a prompt that is one text
 
 
 def read(body: bytes, chat: bool, model: str, max_tokens: int) -> Asked:
@@ -61,7 +62,9 @@ def read(body: bytes, chat: bool, model: str, max_tokens: int) -> Asked:
         )
     options = asked.get("stream_options") or {}
     usage = isinstance(options, dict) and options.get("include_usage") is True
-    return Asked(chat, prompt_tokens, output_tokens, asked.get("stream") is True, usage)
+    prompt = asked.get("prompt")
+    words = tuple(prompt.split()) if not chat and isinstance(prompt, str) else ()
+    return Asked(chat, prompt_tokens, output_tokens, asked.get("stream") is True, usage, words)
 
 
 def _prompt_tokens(asked: Json) -> int:

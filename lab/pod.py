@@ -40,4 +40,4 @@ def _engine(config: EngineConfig, log: Log | None) -> Engine:
         if log is not None:
             log.write(Happening(config.pod, what, time.monotonic_ns()))
 
-    return Engine(config.model_name, config.model, config.knobs, happened)
+    return Engine(config.model_name, config.model, config.knobs, happened, config.prefix_cache_tokens)

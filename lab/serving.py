@@ -214,7 +214,7 @@ class Exchange:
             self._stream_head()
         if asked.stream and self._engine.knobs.keep_alive_s is not None:
             self._next_comment(self._engine.knobs.keep_alive_s)
-        self._sequence = self._engine.submit(asked.prompt_tokens, asked.output_tokens, self)
+        self._sequence = self._engine.submit(asked.prompt_tokens, asked.output_tokens, self, asked.words)
 
     def _stream_head(self) -> None:
         self._record.status, self._record.header_ns = 200, time.monotonic_ns()

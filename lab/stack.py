@@ -13,7 +13,7 @@ from lab import envoy, manifests, processes
 from lab.config import MODEL, DemoConfig
 from lab.home import Home
 from lab.processes import Process
-from lab.substrate import Ground, program
+from lab.substrate import Ground, Ports, program
 
 LISTEN_LIMIT_S = 20.0
 LOAD_LIMIT_S = 60.0  # bcc compiles
@@ -59,24 +59,38 @@ async def running(
 
 
 @contextlib.asynccontextmanager
-async def measured_pods(ground: Ground, home: Home, say: Callable[[str], None]) -> AsyncIterator[Stack]:
-    """Engines and agent alone, for whoever talks to pods directly. Raises ProcessError or LoadRefused."""
+async def measured_pods(
+    ground: Ground,
+    home: Home,
+    say: Callable[[str], None],
+    prefix_cache_tokens: int = 0,
+    engine_interval_s: float | None = None,
+) -> AsyncIterator[Stack]:
+    """Engines and agent alone, for whoever brings gateways or talks to pods directly. Raises as running()."""
     async with contextlib.AsyncExitStack() as stack:
-        starter = await _pods_and_agent(ground, home, [1.0] * len(ground.pods), say, stack)
+        slow = [1.0] * len(ground.pods)
+        starter = await _pods_and_agent(ground, home, slow, say, stack, prefix_cache_tokens, engine_interval_s)
         yield Stack(ground, home, tuple(starter.started))
 
 
 async def _pods_and_agent(
-    ground: Ground, home: Home, slow: Sequence[float], say: Callable[[str], None], stack: contextlib.AsyncExitStack
+    ground: Ground,
+    home: Home,
+    slow: Sequence[float],
+    say: Callable[[str], None],
+    stack: contextlib.AsyncExitStack,
+    prefix_cache_tokens: int = 0,
+    engine_interval_s: float | None = None,
 ) -> Starter:
     _write_manifests(ground, home.manifests)
     starter = Starter(ground, home, stack)
     say("starting engines")
-    engines = [await starter.pod(index, factor) for index, factor in enumerate(slow)]
+    engines = [await starter.pod(index, factor, prefix_cache_tokens) for index, factor in enumerate(slow)]
     if ground.pins is not None:
         say("loading programs into the kernel (compiling takes some seconds)")
         await starter.load()
-        agent = await starter.agent()
+        pages = ("--engine-interval", f"{engine_interval_s * 1e3:g}ms") if engine_interval_s else ()
+        agent = await starter.agent(*pages)
         await processes.listening(agent, ground.node_ip, ground.ports.agent, LISTEN_LIMIT_S)
     for engine, pod in zip(engines, ground.pods, strict=True):
         await processes.listening(engine, pod.ip, ground.ports.engine, LISTEN_LIMIT_S)
@@ -92,14 +106,14 @@ class Starter:
         self._stack = stack
         self.started: list[Process] = []
 
-    async def pod(self, index: int, slow: float) -> Process:
+    async def pod(self, index: int, slow: float, prefix_cache_tokens: int = 0) -> Process:
         pod, ports = self._ground.pods[index], self._ground.ports
         command = program(
             "lab",
             "engine",
             *("--host", pod.ip, "--port", str(ports.engine), "--control-port", str(ports.control)),
             *("--pod", pod.name, "--model", MODEL, "--slow", str(slow)),
-            *("--log", str(self._home.truth(pod.name))),
+            *("--log", str(self._home.truth(pod.name)), "--prefix-cache-tokens", str(prefix_cache_tokens)),
         )
         return await self._start(pod.name, self._ground.pod_command(index, command))
 
@@ -127,8 +141,11 @@ class Starter:
         )
         return await self._start("agent", ground.node_command(command))
 
-    async def controller(self, seed: int) -> Process:
-        ground, ports = self._ground, self._ground.ports
+    async def controller(
+        self, seed: int, policy: str = "sonde", ports: Ports | None = None, name: str = "controller"
+    ) -> Process:
+        ground = self._ground
+        ports = ports or ground.ports
         command = program(
             "controller",
             *("--pool-name", manifests.POOL, "--pool-namespace", manifests.NAMESPACE),
@@ -136,11 +153,15 @@ class Starter:
             *("--metrics-port", str(ports.metrics), "--agent-port", str(ports.agent)),
             "--agent-plain-text",
             *("--manifests", str(self._home.manifests), "--seed", str(seed), "--drain-delay=0s", "--ui"),
+            *("--policy", policy),
         )
-        return await self._start("controller", ground.node_command(command))
+        return await self._start(name, ground.node_command(command))
 
-    async def gateway(self, binary: Path, body_mode: envoy.BodyMode) -> Process:
-        ground, ports = self._ground, self._ground.ports
+    async def gateway(
+        self, binary: Path, body_mode: envoy.BodyMode, ports: Ports | None = None, name: str = "envoy"
+    ) -> Process:
+        ground = self._ground
+        ports = ports or ground.ports
         config = envoy.Gateway(
             pods=tuple((pod.ip, ports.engine) for pod in ground.pods),
             picker=(ground.node_ip, ports.grpc),
@@ -151,9 +172,9 @@ class Starter:
             admin_port=ports.admin,
             body_mode=body_mode,
         )
-        file = self._home.folder / "envoy.json"
+        file = self._home.folder / f"{name}.json"
         file.write_text(json.dumps(envoy.bootstrap(config), indent=2))
-        return await self._start("envoy", ground.node_command(envoy.command(binary, file)))
+        return await self._start(name, ground.node_command(envoy.command(binary, file)))
 
     async def _start(self, name: str, command: Sequence[str]) -> Process:
         process = await processes.start(name, command, self._home.logs)

@@ -78,6 +78,8 @@ class Workload:
     on_s: float = 1.0  # ON_OFF: mean length of a burst, and of the silence after it
     off_s: float = 1.0
     stream_share: float = 1.0
+    groups: int = 0  # of prompts that begin alike; 0: none do
+    shared_tokens: int = 0  # of each beginning, more than the table's lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Request:
     prompt_tokens: int
     output_tokens: int
     stream: bool
+    group: int = 0
+    shared_tokens: int = 0
 
 
 def schedule(workload: Workload, seed: int) -> tuple[Request, ...]:
@@ -132,4 +136,8 @@ def _request(index: int, at_s: float, workload: Workload, rng: Random) -> Reques
     prompt = table.prompt.at(rng.random()) * workload.prompt_scale
     output = table.output.at(rng.random()) * workload.output_scale
     stream = rng.random() < workload.stream_share
-    return Request(index, at_s, max(1, round(prompt)), max(workload.min_output_tokens, round(output)), stream)
+    tokens, answer = max(1, round(prompt)), max(workload.min_output_tokens, round(output))
+    if not workload.groups:
+        return Request(index, at_s, tokens, answer, stream)
+    group = rng.randrange(workload.groups)
+    return Request(index, at_s, tokens + workload.shared_tokens, answer, stream, group, workload.shared_tokens)

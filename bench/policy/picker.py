@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -12,16 +13,26 @@ import numpy as np
 from bench.policy.prefixes import PrefixIndex
 from bench.policy.requests import Request
 from bench.policy.signals import KernelView, PageView, Pod
-from controller.health import State, Vigil
+from controller.failures import Failures, Trust
+from controller.health import STREAM_FLOOR_S, State, Vigil
 from controller.model import KernelSignal
 from controller.policies import speed
-from controller.policies.fleet import FIELDS, STALLED, UNREADY, Fleet, Job, Policy
+from controller.policies.adapters import Adapters
+from controller.policies.admission import Budgets
+from controller.policies.fleet import EJECTED, FIELDS, STALLED, UNREADY, Fleet, Job, Policy
+from controller.policies.price import ENGINE, Engine
 
 LEARN_S = 0.1
+WARM_CHUNKS = 20  # as the production code's rows have it
 MEANS = 0.01  # weight of one request in the means of lengths
 TRANSIT_S = 0.005  # after which a page made then may know a request
-KERNEL_AT = FIELDS.index(KernelView.ROWS[0])
+# a field of a view that fleets do not have yet, or no more, is not shown
+KERNEL_SEEN = [row for row, name in enumerate(KernelView.ROWS) if name in FIELDS]
+KERNEL_AT = [FIELDS.index(KernelView.ROWS[row]) for row in KERNEL_SEEN]
 PAGE_AT = FIELDS.index(PageView.ROWS[0])
+
+
+Sheds = Callable[[Fleet, Job, Random], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,9 @@ class Rival:
     scrape_s: float | None = None  # engines' pages, this often
     responses: bool = True  # first bytes of its own requests, as a picker sees that is shown response bodies
     prefixes: bool = False  # keeps an index of what it sent where
-    told: bool = False  # each pod's hardware
+    engine: Engine = ENGINE  # what the rule `sonde` takes an engine to be
+    budgets: Budgets | None = None  # by which the rule `sonde` lets requests wait or go
+    sheds: Sheds | None = None  # a peer's rule of whom to refuse
 
 
 class Picker:
@@ -43,7 +56,7 @@ class Picker:
         self.fleet = Fleet([f"pod-{index}" for index in range(len(pods))])
         self.memory: Any = rival.policy.new()
         self.index = PrefixIndex([pod.engine.gpu.kv_tokens for pod in pods]) if rival.prefixes else None
-        self._rng = rng
+        self.rng = rng
         self._pods = pods
         self._kernel = kernel if rival.kernel else None
         self._kernel_at_s = -1.0
@@ -56,8 +69,12 @@ class Picker:
         self._uncached: dict[Request, float] = {}
         self._jobs: dict[Request, Job] = {}
         self._vigils = [Vigil() for _ in pods]
+        self._failures = [Failures() for _ in pods]
+        self._distrusted = False  # any endpoint, now
+        self._cold: dict[int, int] = {}  # new pods, and how many runs of gaps each had when it came
         self._learned_s = 0.0
-        self._adapters: list[dict[int, None]] = [{} for _ in pods]
+        self._adapters = Adapters()
+        self._adapters.place(self.fleet.ids)
         self._unready = np.zeros(len(pods))
 
     def set_ready(self, pod: int, ready: bool, now_s: float, new: bool) -> None:
@@ -65,8 +82,10 @@ class Picker:
         self.fleet.standing[pod] = self._unready[pod]
         if ready and new:
             self.fleet.ready_at_s[pod] = now_s
+            self._cold[pod] = len(self._pods[pod].engine.gaps)
 
-    def pick(self, request: Request, now_s: float, adapter_load_s: float) -> int:
+    def choose(self, request: Request, now_s: float) -> tuple[Job, int]:
+        """What it would do with the request now."""
         fleet = self.fleet
         fleet.now_s = now_s
         self._refresh(now_s)
@@ -76,15 +95,10 @@ class Picker:
         if self.index is not None and request.blocks:
             job.uncached = self.index.uncached(request.blocks, request.prompt_tokens)
         if request.adapter is not None:
-            job.adapter_wait_s = self._adapter_wait(request.adapter, adapter_load_s)
-        at = self.rival.policy.choose(fleet, job, self._rng, self.memory)
-        self._send(request, job, at, now_s)
-        return at
+            job.adapter_wait_s = self._adapters.wait_s(str(request.adapter))
+        return job, self.rival.policy.choose(fleet, job, self.rng, self.memory)
 
-    def _adapter_wait(self, adapter: int, load_s: float) -> Any:
-        return np.array([0.0 if adapter in resident else load_s for resident in self._adapters])
-
-    def _send(self, request: Request, job: Job, at: int, now_s: float) -> None:
+    def send(self, request: Request, job: Job, at: int, now_s: float) -> None:
         fleet = self.fleet
         uncached = float(request.prompt_tokens if job.uncached is None else job.uncached[at])
         self._uncached[request] = uncached
@@ -111,11 +125,7 @@ class Picker:
         if self.index is not None and request.blocks:
             self.index.insert(at, request.blocks)
         if request.adapter is not None:
-            resident = self._adapters[at]
-            resident.pop(request.adapter, None)
-            resident[request.adapter] = None
-            if len(resident) > 4:
-                del resident[next(iter(resident))]
+            self._adapters.use(fleet.ids[at], str(request.adapter))
         self._jobs[request] = job
         policy.sent(fleet, at, job, self.memory)
 
@@ -142,6 +152,7 @@ class Picker:
             fleet.mean_output_tokens += MEANS * (request.output_tokens - fleet.mean_output_tokens)
             if self.index is not None and request.final_blocks:
                 self.index.insert(at, request.final_blocks)
+        self._judge(request, now_s)
         whole_s = float("nan") if request.failed else now_s - request.sent_s
         self.rival.policy.ended(fleet, at, self._jobs.pop(request), whole_s, self.memory)
 
@@ -157,12 +168,13 @@ class Picker:
             self._kernel.refresh(now_s)
             if self._kernel.at_s > self._kernel_at_s:
                 self._kernel_at_s = self._kernel.at_s
-                fleet.matrix[KERNEL_AT : KERNEL_AT + len(KernelView.ROWS)] = self._kernel.rows
+                fleet.matrix[KERNEL_AT] = self._kernel.rows[KERNEL_SEEN]
                 self._reconcile()
+                self._warm()
             self._watch(now_s)
             if now_s - self._learned_s >= LEARN_S:
                 self._learned_s = now_s
-                speed.learn(fleet)
+                speed.learn(fleet, self.rival.engine)
         if self._pages is not None:
             for index in self._pages.refresh(now_s):
                 fleet.matrix[PAGE_AT : PAGE_AT + len(PageView.ROWS), index] = self._pages.rows[:, index]
@@ -173,6 +185,13 @@ class Picker:
         while sent and sent[0] <= page_s:
             sent.popleft()
             self.fleet.unpaged[at] -= 1.0
+
+    def _warm(self) -> None:
+        """A new pod is cold until it has answered so much."""
+        for at, runs in list(self._cold.items()):
+            if sum(number for _, number, _ in self._pods[at].engine.gaps[runs:]) >= WARM_CHUNKS:
+                del self._cold[at]
+                self.fleet.ready_at_s[at] = float("nan")
 
     def _reconcile(self) -> None:
         """What the kernel counts now is reserved no more; of what it shows as waiting, ours are the youngest."""
@@ -192,12 +211,37 @@ class Picker:
         if self._kernel.dead:
             return
         fleet = self.fleet
+        if self._distrusted:
+            self._eject(now_s)
         for at, pod in enumerate(self._pods):
-            if pod.in_flight == 0 and self._vigils[at].state is State.FINE:
-                fleet.standing[at] = self._unready[at]
-                continue
+            silent_s = self._kernel_at_s - pod.progress_s(self._kernel_at_s) if pod.in_flight else 0.0
+            if silent_s < STREAM_FLOOR_S and self._vigils[at].state is State.FINE:
+                continue  # nothing to judge
             state = self._vigils[at].watch(self._signal(at, pod), now_s)
-            fleet.standing[at] = self._unready[at] + (0.0 if state is State.FINE else STALLED)
+            ejected = EJECTED if fleet.standing[at] % 2 else 0.0
+            fleet.standing[at] = self._unready[at] + ejected + (0.0 if state is State.FINE else STALLED)
+
+    def _judge(self, request: Request, now_s: float) -> None:
+        """By the production code's rule of who is ejected."""
+        failures = self._failures[request.pod]
+        if request.failed:
+            failures.failed(now_s)
+            self._distrusted = True
+        else:
+            failures.succeeded(now_s)
+
+    def _eject(self, now_s: float) -> None:
+        fleet = self.fleet
+        trusts = [failures.trust(now_s) for failures in self._failures]
+        shunned = [
+            trust is Trust.EJECTED or (trust is Trust.TRIAL and fleet.own_in_flight[at] > 0)
+            for at, trust in enumerate(trusts)
+        ]
+        if 2 * sum(shunned) > len(trusts):  # then the fault lies elsewhere
+            shunned = [False] * len(trusts)
+        for at, failures in enumerate(self._failures):
+            fleet.failures[at] = failures.rate(now_s)
+            fleet.standing[at] = self._unready[at] + (EJECTED if shunned[at] else 0.0)
 
     def _signal(self, at: int, pod: Pod) -> KernelSignal:
         fleet = self.fleet

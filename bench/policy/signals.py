@@ -10,13 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import numpy as np
 
 from bench.policy.engine import Engine
 from controller.policies.fleet import Array
 
-WINDOW_S = 2.0
+MEANS_S = 2.0  # gaps and first tokens that the means are of, as in the agent
+STEPS_S = 2.0  # gaps that the lower quartile is of
 RENEWED_S = 0.25  # time between two looks at them
 
 NAN = float("nan")
@@ -33,17 +35,19 @@ class Pod:
     in_flight: int = 0
     waiting: int = 0
     busy_since_s: float = 0.0  # since when something is in flight without a break
-    counts: list[tuple[float, int, int]] = field(default_factory=lambda: [(0.0, 0, 0)])  # (time, in flight, waiting)
+    answered: int = 0  # answers that ever began
+    counts: list[tuple[float, int, int, int]] = field(default_factory=lambda: [(0.0, 0, 0, 0)])  # with their time
     pages: list[tuple[float, int, int, float]] = field(default_factory=lambda: [(0.0, 0, 0, 0.0)])
     first_tokens: list[tuple[float, float]] = field(default_factory=list)  # (time, time to it)
     page_frozen: bool = False
 
-    def count(self, now_s: float, in_flight: int, waiting: int) -> None:
+    def count(self, now_s: float, in_flight: int, waiting: int, answered: int = 0) -> None:
         if not self.in_flight and in_flight:
             self.busy_since_s = now_s
         self.in_flight += in_flight
         self.waiting += waiting
-        self.counts.append((now_s, self.in_flight, self.waiting))
+        self.answered += answered
+        self.counts.append((now_s, self.in_flight, self.waiting, self.answered))
 
     def note_page(self, now_s: float) -> None:
         if not self.page_frozen:
@@ -58,7 +62,7 @@ class Pod:
 class KernelView:
     """The agents' streams as all pickers get them: one snapshot each `period_s`, `delay_s` later."""
 
-    ROWS = ("in_flight", "waiting", "kernel_at_s", "gap_s", "low_gap_s", "ttft_s", "srtt_s")
+    ROWS = ("in_flight", "waiting", "kernel_at_s", "gap_s", "low_gap_s", "ttft_s", "srtt_s", "answered")
 
     def __init__(self, pods: Sequence[Pod], period_s: float = 0.02, delay_s: float = 0.002) -> None:
         self.rows: Array = np.full((len(self.ROWS), len(pods)), NAN)
@@ -70,7 +74,7 @@ class KernelView:
         self._delay_s = delay_s
         self._next = [0] * len(pods)
         self._renewed_s = -math.inf
-        self._recent = [(0, 0)] * len(pods)  # where the window begins in gaps and first tokens
+        self._recent = [(0, 0, 0)] * len(pods)  # where windows begin: steps, gaps, first tokens
 
     def refresh(self, now_s: float) -> bool:
         """Takes the last snapshot that has arrived by now; whether it is another one."""
@@ -81,7 +85,8 @@ class KernelView:
         rows = self.rows
         rows[2] = at_s
         for index, pod in enumerate(self._pods):
-            rows[0, index], rows[1, index] = self.lie or self._counts(index, pod, at_s)
+            in_flight, waiting, rows[7, index] = self._counts(index, pod, at_s)
+            rows[0, index], rows[1, index] = self.lie or (in_flight, waiting)
             rows[6, index] = 2 * pod.one_way_s
         if at_s - self._renewed_s >= RENEWED_S:
             self._renewed_s = at_s
@@ -89,34 +94,42 @@ class KernelView:
                 self._renew(index, pod, at_s)
         return True
 
-    def _counts(self, index: int, pod: Pod, at_s: float) -> tuple[int, int]:
+    def _counts(self, index: int, pod: Pod, at_s: float) -> tuple[int, int, int]:
         changes, position = pod.counts, self._next[index]
         while position + 1 < len(changes) and changes[position + 1][0] <= at_s:
             position += 1
         self._next[index] = position
-        _, in_flight, waiting = changes[position]
-        return in_flight, waiting
+        _, in_flight, waiting, answered = changes[position]
+        return in_flight, waiting, answered
 
     def _renew(self, index: int, pod: Pod, at_s: float) -> None:
         """Means stay as they were while nothing new ends."""
         gaps, firsts = pod.engine.gaps, pod.first_tokens
-        gap, first = self._recent[index]
-        while gap < len(gaps) and gaps[gap][0] < at_s - WINDOW_S:
-            gap += 1
-        while first < len(firsts) and firsts[first][0] < at_s - WINDOW_S:
-            first += 1
-        self._recent[index] = (gap, first)
-        recent = gaps[gap:]
-        if recent:
-            total = sum(number for _, number, _ in recent)
-            self.rows[3, index] = sum(number * mean for _, number, mean in recent) / total
-            self.rows[4, index] = _quartile(sorted((mean, number) for _, number, mean in recent), total)
+        step, gap, first = self._recent[index]
+        step, gap = _since(gaps, step, at_s - STEPS_S), _since(gaps, gap, at_s - MEANS_S)
+        first = _since(firsts, first, at_s - MEANS_S)
+        self._recent[index] = (step, gap, first)
+        if gap < len(gaps):
+            self.rows[3, index] = sum(number * mean for _, number, mean in gaps[gap:]) / _total(gaps[gap:])
+        if step < len(gaps):
+            self.rows[4, index] = _quartile(sorted((mean, number) for _, number, mean in gaps[step:]))
         if first < len(firsts):
             self.rows[5, index] = sum(time_s for _, time_s in firsts[first:]) / (len(firsts) - first)
 
 
-def _quartile(ordered: Sequence[tuple[float, int]], total: int) -> float:
-    seen = 0
+def _since(records: Sequence[tuple[Any, ...]], position: int, time_s: float) -> int:
+    """The first record of that time or later, from a position on."""
+    while position < len(records) and records[position][0] < time_s:
+        position += 1
+    return position
+
+
+def _total(gaps: Sequence[tuple[float, int, float]]) -> int:
+    return sum(number for _, number, _ in gaps)
+
+
+def _quartile(ordered: Sequence[tuple[float, int]]) -> float:
+    seen, total = 0, sum(number for _, number in ordered)
     for value, number in ordered:
         seen += number
         if seen * 4 >= total:

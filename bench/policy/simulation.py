@@ -14,6 +14,7 @@ from bench.policy.adapters import Adapters
 from bench.policy.cache import Cache
 from bench.policy.engine import INFINITY, Engine
 from bench.policy.faults import Absent, AgentDead, AgentLies, Dark, Far, Fault, Hang, Lossy, Slow
+from bench.policy.gate import Gate
 from bench.policy.hardware import Gpu
 from bench.policy.picker import Picker, Rival
 from bench.policy.requests import Request
@@ -44,7 +45,6 @@ class Simulation:
 
     def __init__(self, plant: Plant, rival: Rival, requests: Sequence[Request], seed: int) -> None:
         self._requests = requests
-        self._load_s = plant.adapter_load_s
         self.pods = [Pod(self._engine(gpu, plant)) for gpu in plant.gpus]
         self._kernel = KernelView(self.pods, plant.kernel_period_s)
         others = plant.pickers
@@ -52,6 +52,7 @@ class Simulation:
             Picker(rival, self.pods, self._kernel, Random(f"{seed} picker {number}"), others)
             for number in range(plant.pickers)
         ]
+        self._gates = [Gate(picker, self.at, self._dispatch) for picker in self.pickers]
         self._chance = Random(f"{seed} network")
         self._events: list[tuple[float, int, Callable[[float, Any], None], Any]] = []
         self._order = count()
@@ -89,7 +90,13 @@ class Simulation:
         if request.bypass_pod >= 0:
             request.pod = request.bypass_pod
         else:
-            request.pod = self.pickers[request.picker].pick(request, now_s, self._load_s)
+            self._gates[request.picker].offer(now_s, request)
+            return
+        self._dispatch(now_s, request)
+
+    def _dispatch(self, now_s: float, request: Request) -> None:
+        """The request leaves for the pod it was given."""
+        if request.bypass_pod < 0:
             self._unanswered.append(request)
         pod = self.pods[request.pod]
         if pod.gone_dark:
@@ -135,7 +142,7 @@ class Simulation:
         first, finished = engine.advance()
         for request in first:
             request.waiting = False
-            pod.count(now_s, 0, -1)
+            pod.count(now_s, 0, -1, answered=1)
             pod.first_tokens.append((now_s, now_s - request.arrived_s))
             self.at(now_s + self._way_s(pod), self._begin_answer, request)
         for request in finished:

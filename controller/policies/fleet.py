@@ -82,7 +82,7 @@ SCALARS = ("now_s", *_MEANS, "pool_pace", "learned_at_s")
 class Fleet:
     """All endpoints at one instant. Unknown until written, except own counts, which begin at none."""
 
-    __slots__ = (*FIELDS, *SCALARS, "ids", "matrix", "touched", "tracked")
+    __slots__ = (*FIELDS, *SCALARS, "ids", "matrix", "step_s", "touched", "tracked")
 
     in_flight: Array
     waiting: Array
@@ -142,6 +142,8 @@ class Fleet:
         # all may have been. They believe it only of an owner that promises to note every one.
         self.tracked = False
         self.touched: set[int] | None = None
+        # decode step of the rule's own idea of an engine, with as many requests as each had of late; lost with it
+        self.step_s: Array = np.full(len(self.ids), np.nan)
         for row, name in enumerate(FIELDS):
             setattr(self, name, self.matrix[row])
 

@@ -23,6 +23,8 @@ SPEED_LEAST, SPEED_MOST = 0.125, 8.0
 SENT_S = 3.0
 WARM_ANSWERS = 2.0
 MANY = 20.0  # requests that never stand still
+STEP_S = 1.0  # as old as the gaps are in the mean
+FORGET_S = 5.0  # in which a pace that nothing confirms is forgotten
 QUEUE_S = 5.0  # for which a queue's turns are remembered
 
 
@@ -36,14 +38,23 @@ def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
     _warm_up(fleet)
     _follow_counts(fleet, passed_s)
     _follow_queues(fleet, passed_s)
-    measured, weight = _measure(fleet, engine)
-    weight *= 1.0 - math.exp(-passed_s / PACE_S)
+    measured, weight = _measure(fleet, engine, passed_s)
+    _follow_pace(fleet, measured, weight, passed_s)
+    if (measured > 0.0).any():
+        _compare(fleet, passed_s)
+
+
+def _follow_pace(fleet: Fleet, measured: Array, weight: Array, passed_s: float) -> None:
+    """Paces go towards what is measured; without a measurement back to the median.
+
+    A pod taken for slow is sent little, so that nothing might ever tell that it is not: its first gaps are those of a
+    cold pod full of prompts.
+    """
+    pace = np.where(fleet.pace > 0.0, fleet.pace, fleet.pool_pace)
     known = measured > 0.0
-    if not known.any():
-        return
-    before = np.where(fleet.pace > 0.0, fleet.pace, measured)
-    np.copyto(fleet.pace, before + weight * (measured - before), where=known)
-    _compare(fleet, passed_s)
+    aim = np.where(known, measured, float(np.median(pace)))
+    follow, forget = 1.0 - math.exp(-passed_s / PACE_S), 1.0 - math.exp(-passed_s / FORGET_S)
+    fleet.pace[:] = pace + np.where(known, weight * follow, forget) * (aim - pace)
 
 
 def _warm_up(fleet: Fleet) -> None:
@@ -101,7 +112,7 @@ def others_sent(fleet: Fleet, at: int, uncached_tokens: float) -> None:
         fleet.sent_rate[at] += uncached_tokens / SENT_S
 
 
-def _measure(fleet: Fleet, engine: Engine) -> tuple[Array, Array]:
+def _measure(fleet: Fleet, engine: Engine, passed_s: float) -> tuple[Array, Array]:
     """The pace of each endpoint as its gaps show it now, NaN where they show none, and how much that counts."""
     counted = (
         (fleet.unmoved_s < FROZEN_S)
@@ -113,11 +124,22 @@ def _measure(fleet: Fleet, engine: Engine) -> tuple[Array, Array]:
     decoding = in_flight - np.fmin(np.fmax(fleet.waiting, 0.0), in_flight)
     gap = np.where(fleet.low_gap_s > 0.0, fleet.low_gap_s, fleet.gap_s)
     usable = (decoding >= 1.0) & (gap > 0.0) & (gap <= LONGEST_S)
-    context = in_flight * (fleet.mean_prompt_tokens + 0.5 * fleet.mean_output_tokens)
-    step = engine.step_s + engine.sequence_s * decoding + engine.kv_token_s * context
+    step = _follow_step(fleet, in_flight, decoding, engine, passed_s)
     pace = np.full(len(fleet), np.nan)
     np.divide(gap, step, out=pace, where=usable)
     return pace, np.clip(np.where(usable, decoding, 0.0) / FULL_WEIGHT, 0.0, 1.0)
+
+
+def _follow_step(fleet: Fleet, in_flight: Array, decoding: Array, engine: Engine, passed_s: float) -> Array:
+    """What the rule's own engine would take for a decode step, of late: gaps are of the last seconds, counts of now."""
+    context = np.maximum(in_flight - fleet.own_in_flight, 0.0) * fleet.mean_prompt_tokens
+    with np.errstate(invalid="ignore"):
+        context += fleet.own_tokens + in_flight * (0.5 * fleet.mean_output_tokens)
+    step = engine.step_s + engine.sequence_s * decoding + engine.kv_token_s * context
+    step = np.where((step > 0.0) & (step <= LONGEST_S), step, engine.step_s)
+    before = np.where(fleet.step_s > 0.0, fleet.step_s, step)
+    fleet.step_s = before + (step - before) * (1.0 - math.exp(-passed_s / STEP_S))
+    return fleet.step_s
 
 
 def _compare(fleet: Fleet, passed_s: float) -> None:

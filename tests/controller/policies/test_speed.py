@@ -146,3 +146,35 @@ def test_a_new_pod_that_has_answered_is_cold_no_more() -> None:
         pool.answered[1] = answered
         learn(pool)
         assert np.isnan(pool.ready_at_s[1]) == (answered == 102)
+
+
+def test_a_pod_taken_for_slow_is_forgiven_though_nothing_is_sent_to_it() -> None:
+    """Else nothing would ever tell that it is not: who is slow gets nothing, and who gets nothing shows no gaps."""
+    pool = measured([8, 8, 8, 8])
+    live(pool, [1, 1, 3, 1], 5.0)
+    assert pool.speed[2] == pytest.approx(3.0, rel=0.12)
+
+    pool.in_flight[2] = 0.0
+    live(pool, [1, 1, 3, 1], 15.0)
+    assert pool.speed[2] == pytest.approx(1.0, rel=0.15)
+
+
+def test_the_first_gaps_of_a_pod_do_not_make_its_name() -> None:
+    pool = measured([8, 8, 8, 1])
+    live(pool, [1, 1, 1, 4], 0.2)
+
+    assert pool.speed[3] < 1.5
+
+
+def test_long_contexts_are_no_slowness() -> None:
+    pool = measured([8, 8, 8, 8])
+    pool.own_in_flight[:] = 8.0
+    pool.own_tokens[:] = [8 * 500.0, 8 * 500.0, 8 * 500.0, 8 * 12_000.0]
+    for _ in range(100):
+        pool.now_s += STEP_S
+        pool.kernel_at_s[:] = pool.now_s
+        context = pool.own_tokens + 8 * 0.5 * pool.mean_output_tokens
+        pool.low_gap_s[:] = ENGINE.step_s + ENGINE.sequence_s * 8 + ENGINE.kv_token_s * context
+        learn(pool)
+
+    assert pool.speed.tolist() == [1.0] * 4
