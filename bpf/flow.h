@@ -48,6 +48,9 @@ enum chunk_phase {
 /* whose turn it is on an opaque connection */
 enum turn { QUIET, ASKING, ANSWERING };
 
+/* what a server has sent since its handshake: nothing, session tickets, data */
+enum greeted { SILENT, GREETS, SPEAKS };
+
 #define LENGTH_UNKNOWN (~0ULL)
 #define HEAD_BYTES     SONDE_CLASS_PREFIX_BYTES
 #define FRAME_BYTES    9 /* of an HTTP/2 frame's head */
@@ -127,7 +130,7 @@ struct flow {
 	u8 chunk_digits; /* in CHUNK_TRAILER: the line holds something */
 	u8 turn;
 	u8 flights;   /* of a TLS handshake, that the server sent */
-	u8 greeted;   /* it sent something else since */
+	u8 greeted;   /* enum greeted */
 	u8 body_due;  /* the body's part of this segment is still to be followed */
 	u8 data_left; /* data left the socket inside the application's write call */
 	union {

@@ -10,6 +10,7 @@
 
 #define QUESTION_BYTES 128
 #define ANSWER_BYTES   48
+#define TICKETS_NS     2000000 /* tickets are sent at once; no model answers so soon */
 
 /* Records of TLS that hold no data of the application: change cipher, alert, handshake. */
 static __always_inline bool is_handshake(struct __sk_buff *skb, const struct segment *segment)
@@ -32,27 +33,36 @@ static __always_inline void turn_in(struct __sk_buff *skb, const struct segment 
 }
 
 /*
- * A TLS 1.3 server speaks once in the handshake, and what it says next are session tickets, which look like data and
- * may come behind the first question. Before TLS 1.3 it spoke twice.
+ * A TLS 1.3 server speaks once in the handshake, and what it says next are session tickets, which look like data, come
+ * in one segment or several and may come behind the first question. Before TLS 1.3 it spoke twice.
  */
-static __always_inline bool is_ticket(struct __sk_buff *skb, const struct segment *segment, struct flow *flow)
+static __always_inline bool is_ticket(struct __sk_buff *skb, const struct segment *segment, struct flow *flow, u64 now)
 {
 	u8 first = 0;
 
-	if (flow->greeted)
+	if (flow->greeted == SPEAKS)
 		return false;
-	if (is_handshake(skb, segment)) {
+	if (flow->greeted == SILENT && is_handshake(skb, segment)) {
 		flow->flights++;
 		return true;
 	}
-	flow->greeted = 1;
-	return load(skb, segment->payload, &first, 1) && first == 0x17 && flow->flights == 1;
+	if (flow->flights == 1 && load(skb, segment->payload, &first, 1) && first == 0x17) {
+		if (flow->greeted == SILENT) {
+			flow->greeted = GREETS;
+			flow->last_out_ns = now;
+			return true;
+		}
+		if (now - flow->last_out_ns < TICKETS_NS)
+			return true;
+	}
+	flow->greeted = SPEAKS;
+	return false;
 }
 
 static __always_inline void turn_out(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
 				     struct sonde_slot *slot, u64 now)
 {
-	if (segment->len < ANSWER_BYTES || is_ticket(skb, segment, flow))
+	if (segment->len < ANSWER_BYTES || is_ticket(skb, segment, flow, now))
 		return;
 	if (flow->turn == ASKING) {
 		flow->turn = flow->remaining >= QUESTION_BYTES ? ANSWERING : QUIET;

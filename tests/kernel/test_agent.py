@@ -227,7 +227,8 @@ def test_a_slot_goes_to_another_pod_only_when_old_connections_are_closed(agent: 
         second = agent.pod(2)
         known = agent.until(lambda known: in_flight(known, "pod-2") == 0)
         assert known["pod-2"].kernel.started == 0
-        assert owners(agent.node)[0][1] == 1  # slot 0 still counts what is left of the first pod
+        # slot 0 still counts what is left of the first pod
+        assert 1 in {slot for _, slot in owners(agent.node)}
     with agent.open_request(second):
         known = agent.until(lambda known: in_flight(known, "pod-2") == 1)
         assert known["pod-2"].kernel.started == 1
@@ -270,7 +271,10 @@ def test_sigterm_ends_streams_in_order_and_leaves_the_pins(agent: Agent) -> None
 
 def test_without_programs_it_says_what_to_do(bench: Bench, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "agent", "run", "--manifests", str(tmp_path), "--pin-root", "/sys/fs/bpf/sonde-nowhere"],
+        [
+            *(sys.executable, "-m", "agent", "run", "--bind", "127.0.0.1", "--manifests", str(tmp_path)),
+            *("--pin-root", "/sys/fs/bpf/sonde-nowhere"),
+        ],
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
