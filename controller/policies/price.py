@@ -140,8 +140,9 @@ def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) 
     stretch = slow / form.maximum(1.0 - prompt_token_s * sent_rate, 1.0 - BUSY_MOST)
     gap = (engine.step_s + engine.sequence_s * (total + 1.0) + engine.kv_token_s * context) * stretch
     gap_token_s = engine.kv_token_s * stretch
-    # half that, half the measured mean; a measured gap far below it is that of an idle time
-    measured = heard & (gap_s > 0.0) & (gap_s <= LONGEST_S)
+    # half that, half the measured mean; a measured gap far below it is that of an idle time. Where nothing is in flight
+    # the mean is of the past and nothing would renew it: after a hang it would keep a pod idle for good
+    measured = heard & (counted.total >= 1.0) & (gap_s > 0.0) & (gap_s <= LONGEST_S)
     gap = form.where(measured, 0.5 * (gap + form.maximum(gap_s, 0.5 * gap)), gap)
     gap_token_s = form.where(measured, 0.5 * gap_token_s, gap_token_s)
     full = form.where(filled, form.maximum(kv_usage - KV_FULL, 0.0) * (1.0 / (1.0 - KV_FULL)), 0.0)

@@ -63,6 +63,15 @@ def test_a_slow_pod_costs_as_much_more_as_it_is_slower() -> None:
     assert chosen(pool) != 1
 
 
+def test_the_gaps_that_an_idle_pod_last_had_are_of_the_past() -> None:
+    """Those of a hang among them; while something is in flight they count."""
+    idle = measured([0, 4], gap_s=[4.0, 0.02])
+    busy = measured([4, 4], gap_s=[4.0, 0.02])
+
+    assert chosen(idle) == 0
+    assert chosen(busy) == 1
+
+
 def test_what_a_pod_has_in_its_cache_is_time_saved() -> None:
     pool = measured([4, 4])
     cached = Job(1000.0, uncached=np.array([1000.0, 100.0]))
