@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from contextlib import ExitStack
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +35,13 @@ class PinnedMaps:
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
         self._descriptors: list[int] = []
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._owners = self._open(pins, "owners", layout.KEY.itemsize, layout.OWNER.itemsize)
             slots = self._open(pins, "slots", 4, layout.SLOT.itemsize)
             control = self._open(pins, "control", 4, layout.CONTROL.itemsize)
             counters = self._open(pins, "counters", 4, layout.COUNTERS.itemsize)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         self._slots_id = bpfsys.map_info(slots).id
         self.capacity = bpfsys.map_info(slots).max_entries
         self.owners_capacity = bpfsys.map_info(self._owners).max_entries

@@ -54,13 +54,20 @@ class Agents:
     """Keeps one following task for each address that reconcile() names, inside a TaskGroup of the caller's."""
 
     def __init__(
-        self, group: asyncio.TaskGroup, emit: Emit, subscriber: str, rng: Random, trust: Trust | None = None
+        self,
+        group: asyncio.TaskGroup,
+        emit: Emit,
+        subscriber: str,
+        rng: Random,
+        trust: Trust | None = None,
+        silence_limit_s: float = SILENCE_LIMIT_S,
     ) -> None:
         self._group = group
         self._emit = emit
         self._subscriber = subscriber
         self._rng = rng
         self._trust = trust or Trust()
+        self._silence_limit_s = silence_limit_s
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._streams: Counter[str] = Counter()  # open ones by node: two while an agent's pod is replaced
         self.traffic = Traffic()
@@ -99,7 +106,7 @@ class Agents:
                 stub = TelemetryStub(channel)  # type: ignore[no-untyped-call]
                 call = stub.Watch(proto.WatchRequest(subscriber=self._subscriber))
                 while True:
-                    async with asyncio.timeout(SILENCE_LIMIT_S):
+                    async with asyncio.timeout(self._silence_limit_s):
                         frame = await call.read()
                     if frame is grpc.aio.EOF:
                         return "the stream ended"
@@ -112,7 +119,7 @@ class Agents:
                     now = time.monotonic()
                     self._emit(frame_event(frame, now), now)
         except TimeoutError:
-            return f"silent for {SILENCE_LIMIT_S:g} s"
+            return f"silent for {self._silence_limit_s:g} s"
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name}: {error.details()}"
         finally:

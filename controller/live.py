@@ -86,7 +86,7 @@ class Live:
         while True:
             try:
                 self._tick(ticks % LINE_EVERY == 0)
-            except Exception:
+            except Exception:  # whatever it is, the picks of this process must go on
                 log.exception("the live page cannot be made and is off from now on")
                 self._board.close()
                 return

@@ -177,9 +177,15 @@ class _Server(ThreadingHTTPServer):
             log.error("answering %s", client_address, exc_info=error)
 
 
-def serve(metrics: Callable[[], Iterable[str]], bind: str, port: int, pages: Pages) -> tuple[int, Callable[[], None]]:
-    """Serves from threads of its own; returns the port and what ends it. Raises OSError."""
-    handler = type("Handler", (_Handler,), {"metrics": staticmethod(metrics), "pages": pages, "files": _files()})
+def serve(
+    metrics: Callable[[], Iterable[str]], bind: str, port: int, pages: Pages, stuck_s: float = STUCK_S
+) -> tuple[int, Callable[[], None]]:
+    """Serves from threads of its own, which give up who takes nothing for `stuck_s`.
+
+    Returns the port and what ends it. Raises OSError.
+    """
+    own = {"metrics": staticmethod(metrics), "pages": pages, "files": _files(), "timeout": stuck_s}
+    handler = type("Handler", (_Handler,), own)
     family = {"address_family": AF_INET6 if ":" in bind else AF_INET}
     try:
         server = type("Server", (_Server,), family)((bind, port), handler)

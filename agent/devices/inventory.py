@@ -57,6 +57,8 @@ class Inventory:
     states: States = field(default_factory=dict)
     status: dict[str, Source] = field(default_factory=dict)
     _pages: dict[str, States] = field(default_factory=dict)
+    kubelet_s: float = KUBELET_S
+    states_s: float = STATES_S
     _aliases: dict[str, str] = field(default_factory=dict)  # GKE's names: UUID by nvidia0
     _nvml: Nvml | None = None
 
@@ -82,14 +84,14 @@ class Inventory:
         try:
             while True:
                 before = (self.held, self.states)
-                if looks % round(KUBELET_S / STATES_S) == 0:
+                if looks % round(self.kubelet_s / self.states_s) == 0:
                     await self._ask_kubelet()
                     await self._open_nvml()
                 await self._read_states(scraper)
                 looks += 1
                 if (self.held, self.states) != before:
                     self.changed()
-                await asyncio.sleep(STATES_S)
+                await asyncio.sleep(self.states_s)
         finally:
             scraper.close()
             if self._nvml:

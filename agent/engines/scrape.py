@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Collection
+from contextlib import ExitStack
 from functools import lru_cache
 
 PAGE_LIMIT_BYTES = 4 << 20
@@ -76,23 +77,26 @@ class _Connection:
 
     async def get(self, path: str) -> bytes:
         async with self._lock:
+            with ExitStack() as undo:
+                undo.callback(self.close)  # what is left unread, on cancellation too, must not meet the next request
+                page = await self._answer(path)
+                undo.pop_all()
+                return page
+
+    async def _answer(self, path: str) -> bytes:
+        if self._streams is not None:
             try:
-                if self._streams is not None:
-                    try:
-                        return await self._exchange(path)
-                    except _Closed:
-                        # servers close idle connections (vLLM after 5 s) and that may cross our request
-                        self.close()
-                self._streams = await asyncio.open_connection(
-                    self._host, self._port, limit=_HEADER_LIMIT_BYTES, ssl=_any_certificate() if self._tls else None
-                )
                 return await self._exchange(path)
             except _Closed:
+                # servers close idle connections (vLLM after 5 s) and that may cross our request
                 self.close()
-                raise ScrapeError("the connection ended before an answer") from None
-            except BaseException:
-                self.close()  # what is left unread, on cancellation too, must not meet the next request
-                raise
+        self._streams = await asyncio.open_connection(
+            self._host, self._port, limit=_HEADER_LIMIT_BYTES, ssl=_any_certificate() if self._tls else None
+        )
+        try:
+            return await self._exchange(path)
+        except _Closed:
+            raise ScrapeError("the connection ended before an answer") from None
 
     def close(self) -> None:
         if self._streams is not None:

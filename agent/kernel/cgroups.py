@@ -21,9 +21,8 @@ def root(mounts: Path = Path("/proc/self/mounts")) -> Path:
     raise NoCgroup2("no cgroup v2 hierarchy is mounted: boot with systemd.unified_cgroup_hierarchy=1")
 
 
-def default_attach_point() -> Path:
-    """The kubepods cgroup where there is one, else the root of the tree. Raises NoCgroup2."""
-    tree = root()
+def default_attach_point(tree: Path) -> Path:
+    """The kubepods cgroup where there is one in the tree, else its root."""
     for name in _KUBEPODS:
         if (tree / name).is_dir():
             return tree / name

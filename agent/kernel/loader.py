@@ -13,6 +13,7 @@ import logging
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +74,7 @@ def load(where: Pins, attach_cgroup: Path | None) -> int:
         print_lines(["sonde-agent load: this machine lacks what the programs need", *check.table(lacking)])
         return 1
     try:
-        cgroup = attach_cgroup or cgroups.default_attach_point()
+        cgroup = attach_cgroup or cgroups.default_attach_point(cgroups.root())
         with _locked(where):
             print_lines(_load(where, cgroup))
     except (LoaderError, LoadError, cgroups.NoCgroup2) as error:
@@ -135,12 +136,11 @@ def _load(where: Pins, cgroup: Path) -> list[str]:
                 "run 'sonde-agent unload' first, or load with the same --attach-cgroup"
             )
     _check_reused_maps(where)
-    try:
-        lines = _load_and_attach(where, cgroup)
-    except BaseException:
+    with ExitStack() as undo:
         if not present:  # half a load is worse than none
-            pins.remove_folder(where.folder)
-        raise
+            undo.callback(pins.remove_folder, where.folder)
+        lines = _load_and_attach(where, cgroup)
+        undo.pop_all()
     _remove_other_layouts(where)
     return [f"loaded under {where.folder}, attached to {cgroup}", *lines]
 

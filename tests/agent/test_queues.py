@@ -13,6 +13,7 @@ from agent.kernel.sockdiag import Listener, Namespace, messages
 from agent.pods import CgroupId, PodUid
 from agent.queues import Queue, Sockets, SocketTables, queues
 from agent.slots import Endpoint, Held, Key, Owner
+from tests.conftest import skip_or_fail
 
 ONE, TWO = Owner(0, 3), Owner(1, 1)
 OWNERS = {Key(CgroupId(7), 80): ONE, Key(CgroupId(8), 80): ONE, Key(CgroupId(7), 81): TWO}
@@ -52,7 +53,7 @@ def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
         try:
             listening.bind(("127.0.0.1" if request.param == socket.AF_INET else "::1", 0))
         except OSError as error:
-            pytest.skip(f"no such loopback: {error}")
+            skip_or_fail("kernel", f"there is no such loopback: {error}")
         listening.listen(5)
         yield listening
 
@@ -76,7 +77,7 @@ def test_idle_connections_from_before_are_counted_until_they_speak(listener: soc
     try:
         cgroup = own_cgroup()
     except (OSError, StopIteration) as error:
-        pytest.skip(f"no cgroup v2 of this process: {error}")
+        skip_or_fail("kernel", f"there is no cgroup v2 of this process: {error}")
     endpoint = Endpoint(PodUid("u"), listener.getsockname()[1])
     held = {endpoint: Held(ONE, frozenset({cgroup}))}
     (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
@@ -85,7 +86,7 @@ def test_idle_connections_from_before_are_counted_until_they_speak(listener: soc
     try:
         tables.look(held, {cgroup: str(tmp_path)}, {ONE: 0})
         if tables.found.get(ONE, Sockets()).queue is None:
-            pytest.skip("this kernel does not say which cgroup a socket has (it came with 5.9)")
+            skip_or_fail("kernel", "this kernel does not say which cgroup a socket has (it came with 5.9)")
         assert tables.found[ONE] == Sockets(Queue(4, 5, 4), unheard=4)
         assert tables.look(held, {cgroup: str(tmp_path)}, {ONE: 3})[ONE].unheard == 1
         assert tables.look(held, {cgroup: str(tmp_path)}, {ONE: 4})[ONE].unheard == 0

@@ -16,7 +16,7 @@ from agent.engines.families import EngineMetrics
 from agent.proto import telemetry_pb2_grpc
 from agent.proto.telemetry_pb2 import EndpointReport, EngineSignal, Frame, KernelSignal, WatchRequest
 from controller import model
-from controller.agents import Agents, frame_event
+from controller.agents import SILENCE_LIMIT_S, Agents, frame_event
 from controller.model import AgentGone, Event, FrameReceived, Source
 from controller.policies.price import COUNT_LIMIT_S
 from tests.agent.rows import place, view_of
@@ -65,10 +65,10 @@ class Events:
 
 
 @asynccontextmanager
-async def following(*ports: int) -> AsyncIterator[tuple[Agents, Events]]:
+async def following(*ports: int, silence_limit_s: float = SILENCE_LIMIT_S) -> AsyncIterator[tuple[Agents, Events]]:
     events = Events()
     async with asyncio.TaskGroup() as group:
-        agents = Agents(group, events.emit, "ns/pool", Random(1))
+        agents = Agents(group, events.emit, "ns/pool", Random(1), silence_limit_s=silence_limit_s)
         agents.reconcile(f"127.0.0.1:{port}" for port in ports)
         yield agents, events
         agents.close()
@@ -182,13 +182,15 @@ def test_a_cache_usage_that_cannot_be_is_unknown(usage: float) -> None:
 
 
 def test_an_agent_that_never_speaks_is_tried_ever_more_rarely_while_another_speaks(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("controller.agents.SILENCE_LIMIT_S", 0.15)
-
     async def body() -> None:
         alive = Node()
-        async with serving(Node()) as mute, serving(alive) as port, following(port, mute) as (agents, _):
+        async with (
+            serving(Node()) as mute,
+            serving(alive) as port,
+            following(port, mute, silence_limit_s=0.15) as (agents, _),
+        ):
             while agents.traffic.reconnects < 3:
                 alive.frames.put_nowait(frame())
                 await asyncio.sleep(0.02)
@@ -206,11 +208,9 @@ class OneFrameEach(telemetry_pb2_grpc.TelemetryServicer):
         await asyncio.Event().wait()
 
 
-def test_an_agent_that_says_nothing_more_is_left_and_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.agents.SILENCE_LIMIT_S", 0.15)
-
+def test_an_agent_that_says_nothing_more_is_left_and_asked_anew() -> None:
     async def body() -> None:
-        async with serving(OneFrameEach()) as port, following(port) as (_, events):
+        async with serving(OneFrameEach()) as port, following(port, silence_limit_s=0.15) as (_, events):
             await events.until(lambda seen: sum(isinstance(event, FrameReceived) for event in seen) >= 2)
             frames = [at for at, event in enumerate(events.seen) if isinstance(event, FrameReceived)]
             assert AgentGone("n1") in events.seen[frames[0] : frames[1]]

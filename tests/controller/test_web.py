@@ -24,8 +24,10 @@ LIMIT_S = 20
 
 
 @contextmanager
-def served(board: Board | None, state=lambda: b"{}", bind: str = "127.0.0.1", explain=None) -> Iterator[int]:
-    port, close = web.serve(lambda: ["answer 42.0\n"], bind, 0, web.Pages(state, board, explain))
+def served(
+    board: Board | None, state=lambda: b"{}", bind: str = "127.0.0.1", explain=None, stuck_s: float = web.STUCK_S
+) -> Iterator[int]:
+    port, close = web.serve(lambda: ["answer 42.0\n"], bind, 0, web.Pages(state, board, explain), stuck_s)
     try:
         yield port
     finally:
@@ -137,9 +139,9 @@ async def _heading(reader: asyncio.StreamReader) -> bytes:
 
 
 @contextmanager
-def live(board: Board, pods: int = 1) -> Iterator[tuple[int, Live]]:
+def live(board: Board, pods: int = 1, stuck_s: float = web.STUCK_S) -> Iterator[tuple[int, Live]]:
     made = table(*(replace(pod("a"), name=f"pod-{at}", ip=f"10.0.{at // 250}.{at % 250 + 1}") for at in range(pods)))
-    with served(board) as port:
+    with served(board, stuck_s=stuck_s) as port:
         yield port, Live(lambda: document(made, made.ranks(0.0), LastPicks(), SUMMARY, 0.0), board)
 
 
@@ -202,13 +204,12 @@ def test_a_fault_in_making_the_page_ends_the_page_and_nothing_else(caplog: pytes
     assert "the live page cannot be made" in caplog.text
 
 
-def test_a_viewer_that_reads_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_viewer_that_reads_nothing_holds_up_nobody() -> None:
     """Its pages fill the socket's buffers; others go on, metrics too, and in the end it is given up."""
-    monkeypatch.setattr(web._Handler, "timeout", 1.0)
 
     async def body() -> None:
         board = Board()
-        with live(board, pods=400) as (port, page):
+        with live(board, pods=400, stuck_s=1.0) as (port, page):
             stuck = socket.socket()
             stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stuck.connect(("127.0.0.1", port))

@@ -180,7 +180,7 @@ def test_what_a_killed_lab_left_is_removed_by_the_next(name):
 def test_without_the_right_to_load_programs_it_says_so_and_runs_on_loopback(name):
     need_gateway()
     if os.geteuid() != 0:
-        pytest.skip("only root can give rights away")
+        skip_or_fail("kernel", "only root can give rights away")
     bereft = ["setpriv", "--bounding-set", "-bpf,-sys_admin", "--inh-caps", "-bpf,-sys_admin"]
     command = [sys.executable, "-m", "lab", "demo", "--name", name, "--duration", "1", "--hang", "0.2"]
     done = subprocess.run(
@@ -198,7 +198,7 @@ def test_without_the_right_to_load_programs_it_says_so_and_runs_on_loopback(name
 def test_namespaces_asked_for_where_they_cannot_be_are_refused(name):
     need_gateway()
     if os.geteuid() != 0:
-        pytest.skip("only root can give rights away")
+        skip_or_fail("kernel", "only root can give rights away")
     bereft = ["setpriv", "--bounding-set", "-bpf,-sys_admin", "--inh-caps", "-bpf,-sys_admin"]
     command = [sys.executable, "-m", "lab", "up", "--name", name, "--substrate", "namespaces"]
     done = subprocess.run([*bereft, *command], capture_output=True, text=True, timeout=LIMIT_S, check=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from bench import verifier
 from tests.kernel.conversation import Bench
+
+ELSEWHERE = 1.0  # another kernel or compiler walks otherwise; twice as far is a rise anywhere
 
 
 def test_no_program_grew_by_more_than_a_tenth(bench: Bench) -> None:
     now, recorded = verifier.measure(), verifier.read()
-    if not verifier.comparable(now, recorded):
-        pytest.skip(f"recorded on {recorded.kernel}, {recorded.compiler}: not comparable")
-    assert verifier.rises(now, recorded) == []
+    allowed = verifier.ALLOWED_RISE if verifier.comparable(now, recorded) else ELSEWHERE
+    assert verifier.rises(now, recorded, allowed) == []

@@ -93,8 +93,6 @@ def test_ratios_are_over_the_first_policy():
 
 
 def test_a_picture_is_drawn_where_it_can_be(tmp_path):
-    if not pictures.possible():
-        pytest.skip("matplotlib is not installed")
     file = tmp_path / "compare.svg"
     pictures.draw(file, [arm("a", 100.0, 200.0), arm("b", 300.0, 500.0), arm("b", 300.0, scenario="cold")])
     assert file.read_text().startswith("<?xml")

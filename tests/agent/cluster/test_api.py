@@ -14,7 +14,7 @@ from agent.cluster import access, api
 from agent.cluster.objects import Cluster
 from agent.cluster.watching import Pace
 from tests.apiserver import ApiServer, Fault, serving
-from tests.conftest import run
+from tests.conftest import run, skip_or_fail
 from tests.kube import agent_pod, assets, kubeconfig, objective, pod, pool, real_server
 
 POOL = ("inference.networking.k8s.io", "default", "llm")
@@ -37,7 +37,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         return
     binaries = assets()
     if binaries is None:
-        pytest.skip("KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd")
+        skip_or_fail("apiserver", "KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd")
     with real_server(binaries, tmp_path) as real:
         yield real
 

@@ -63,7 +63,7 @@ async def page(content: list[bytes]) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def running(sources: Sources) -> AsyncIterator[Inventory]:
-    one = Inventory(sources)
+    one = Inventory(sources, kubelet_s=0.04, states_s=0.02)
     task = asyncio.create_task(one.run())
     try:
         yield one
@@ -75,12 +75,6 @@ async def running(sources: Sources) -> AsyncIterator[Inventory]:
 async def until(holds: Callable[[], object]) -> None:
     while not holds():
         await asyncio.sleep(0.01)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inventory, "STATES_S", 0.02)
-    monkeypatch.setattr(inventory, "KUBELET_S", 0.04)
 
 
 def test_kubelet_says_who_has_what_and_the_page_how_it_is() -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent.devices import fakenvml
-
-pytest.importorskip("pynvml", reason="nvidia-ml-py is an optional extra")
+from tests.conftest import skip_or_fail
 
 ASK = """
 import dataclasses, json, os, sys
@@ -43,7 +42,7 @@ def ask(**environment: str) -> dict:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if fakenvml.compiler() is None:
-        pytest.skip("no C compiler to build the library with")
+        skip_or_fail("kernel", "there is no C compiler to build the library with")
     return fakenvml.build(tmp_path_factory.mktemp("nvml"))
 
 
