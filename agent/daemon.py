@@ -43,6 +43,7 @@ from agent.pages import EnginePages
 from agent.placement import Cgroups, Placement
 from agent.pods import ServingPod, known_names, serving_pods
 from agent.programs import Programs, programs
+from agent.recent import RENEW_NS
 from agent.sampling import Sampler
 from agent.signals import FIELDS, HISTOGRAMS
 from agent.slots import Wanted
@@ -61,9 +62,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PULSE_S = 0.1  # a controller takes no count that is older than 250 ms
-GAPS_EVERY = 5  # pulses between two looks at the gaps
-BEAT_EVERY = 10  # pulses between two full frames
+PULSE_S = 0.125  # a controller takes no count that is older than 250 ms
+RENEW_EVERY = round(RENEW_NS * 1e-9 / PULSE_S)  # pulses between two renewals of what pods usually take
+BEAT_EVERY = round(1 / PULSE_S)  # pulses between two full frames
 LOOK_S = 1.0  # between two looks at the cgroups while the cluster does not change
 SEARCH_S = 0.1  # the same while a pod has no cgroup yet
 GRACE_S = 2.0
@@ -243,13 +244,12 @@ class _Agent:
             due, pulses = max(due + PULSE_S, clock()), pulses + 1
             await asyncio.sleep(due - clock())
             self._publish()
-            if pulses % GAPS_EVERY == 0:
-                self._view.follow_gaps(lambda slot: self._maps.histogram("gap_hist", slot))
+            if pulses % RENEW_EVERY == 0:
+                self._view.renew(time.monotonic_ns(), lambda slot: self._maps.histogram("gap_hist", slot))
             if pulses % BEAT_EVERY:
                 self.telemetry.pulse()
-                continue
-            self._view.follow_means(time.monotonic_ns())
-            self.telemetry.beat()
+            else:
+                self.telemetry.beat()
 
     async def _follow_cluster(self) -> None:
         async with aclosing(self._clusters) as clusters:

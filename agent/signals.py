@@ -1,4 +1,4 @@
-"""What the scalars of one slot mean now: gauges, ages and recent means. Pure; time is an argument.
+"""What the scalars of one slot mean now: gauges and ages. Pure; time is an argument.
 
 A row is the scalars of one slot in the order of FIELDS, as Python integers. Times are CLOCK_MONOTONIC nanoseconds.
 """
@@ -6,13 +6,10 @@ A row is the scalars of one slot in the order of FIELDS, as Python integers. Tim
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 from agent.kernel import layout
 from agent.proto.telemetry_pb2 import KernelSignal
+from agent.recent import Gaps, Sums, Usual
 
 Row = Sequence[int]
 
@@ -21,7 +18,6 @@ FIELDS = tuple(name for name in layout.SLOT.names or () if layout.SLOT[name].sub
 HISTOGRAMS = tuple(name for name in layout.SLOT.names or () if name not in FIELDS)
 COLUMN = {name: column for column, name in enumerate(FIELDS)}
 
-WINDOW_NS = 10_000_000_000  # the means are of what ended in about this time
 _UINT32_MAX = (1 << 32) - 1
 
 # a change of one of these is news for whoever watches; ages and sums move with them or mean nothing alone
@@ -70,83 +66,6 @@ def progress_age_ns(row: Row, now_ns: int) -> int | None:
 def accept_overflows(row: Row) -> int:
     """SYNs that were not answered: the kernel drops them when the listener's queue is full."""
     return max(0, value(row, "syns") - value(row, "syn_acks"))
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """The sums of one slot at one time."""
-
-    at_ns: int
-    ttft_ns: int = 0
-    ttft_count: int = 0
-    gap_ns: int = 0
-    gap_count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Usual:
-    """Recent means of one slot.
-
-    `sums` are those of the last WINDOW_NS, oldest first, and one older; they begin at zero, so that an agent that just
-    started takes the mean of all that was ever counted. A mean stays as it was while nothing new ends.
-    """
-
-    sums: tuple[Sums, ...]
-    ttft_us: int | None = None
-    gap_us: int | None = None
-
-
-def begin_usual(now_ns: int) -> Usual:
-    return Usual((Sums(now_ns),))
-
-
-def follow_usual(usual: Usual, now: Sums) -> Usual:
-    """The means with the sums of now; call about once a second. The slot must be the same pod's as before."""
-    oldest = usual.sums[0]
-    ttft_us = _mean_us(now.ttft_ns - oldest.ttft_ns, now.ttft_count - oldest.ttft_count, usual.ttft_us)
-    gap_us = _mean_us(now.gap_ns - oldest.gap_ns, now.gap_count - oldest.gap_count, usual.gap_us)
-    # of those that left the window the youngest stays: the window's own begin
-    first = max((i for i, sums in enumerate(usual.sums) if sums.at_ns <= now.at_ns - WINDOW_NS), default=0)
-    return Usual((*usual.sums[first:], now), ttft_us, gap_us)
-
-
-def _mean_us(total_ns: int, count: int, before: int | None) -> int | None:
-    return total_ns // count // 1000 if count > 0 and total_ns >= 0 else before
-
-
-GAPS_LEAST = 16  # a quartile of fewer says little
-
-
-@dataclass(frozen=True, slots=True)
-class Gaps:
-    """The lower quartile of recent gaps: decode steps as such, without the prompts that stretch the mean."""
-
-    counts: npt.NDArray[np.uint32] | None = None  # of all gaps by bucket, when the quartile was last taken
-    quartile_us: int | None = None
-
-
-NO_GAPS = Gaps()
-
-
-def follow_gaps(gaps: Gaps, counts: npt.NDArray[np.uint32]) -> Gaps:
-    """The quartile of the gaps since it was last taken; call some times a second. It waits until there are enough."""
-    if gaps.counts is None:
-        return Gaps(counts, gaps.quartile_us)
-    new = counts - gaps.counts  # wraps as the counts do
-    if int(new.sum()) < GAPS_LEAST:
-        return gaps
-    return Gaps(counts, _quartile_us(new))
-
-
-def _quartile_us(counts: npt.NDArray[np.uint32]) -> int:
-    """Values are taken to lie evenly in their bucket."""
-    cumulated = np.cumsum(counts, dtype=np.int64)
-    wanted = int(cumulated[-1]) / 4
-    bucket = int(np.searchsorted(cumulated, wanted))
-    upper_us = layout.bucket_upper_us(bucket)
-    lower_us = layout.bucket_upper_us(bucket - 1) if bucket else 0
-    before = int(cumulated[bucket - 1]) if bucket else 0
-    return round(lower_us + (upper_us - lower_us) * (wanted - before) / int(counts[bucket]))
 
 
 def sums_of(row: Row, now_ns: int) -> Sums:

@@ -21,21 +21,8 @@ from agent.engines.places import Hint
 from agent.pods import ServingPod
 from agent.proto import telemetry_pb2 as proto
 from agent.proto.telemetry_pb2 import EndpointReport, EngineSignal, Frame
-from agent.signals import (
-    ACTIVITY,
-    COLUMN,
-    FIELDS,
-    NO_GAPS,
-    REPORTED,
-    Gaps,
-    Row,
-    Usual,
-    begin_usual,
-    follow_gaps,
-    follow_usual,
-    kernel_signal,
-    sums_of,
-)
+from agent.recent import NO_GAPS, Counts, Gaps, Usual, begin_usual, follow_gaps, follow_usual
+from agent.signals import ACTIVITY, COLUMN, FIELDS, REPORTED, Row, kernel_signal, sums_of
 from agent.slots import Owner
 
 _REPORTED = np.array([field in REPORTED for field in FIELDS])
@@ -68,7 +55,7 @@ class Seen:
     row: Row | None = None
     usual: Usual | None = None
     gaps: Gaps = NO_GAPS
-    gaps_seen: int = 0  # of the row, when they were last looked at
+    renewed: Row | None = None  # the row that the two were last renewed by
     engine: Engine | None = None
     version: int = 0  # of the last change that is news
     devices: Described = ()
@@ -144,8 +131,8 @@ class View:
             if (one.ip, one.owner) == (ip, owner):
                 continue
             if one.owner != owner:
-                one.row = one.usual = None
-                one.gaps, one.gaps_seen = NO_GAPS, 0
+                one.row = one.usual = one.renewed = None
+                one.gaps = NO_GAPS
             one.ip, one.owner = ip, owner
             changed = True
         if changed:
@@ -184,7 +171,7 @@ class View:
             return
         before, one.row = one.row, row
         if one.usual is None:
-            one.usual = follow_usual(begin_usual(self.sampled_ns), sums_of(row, self.sampled_ns))
+            one.usual = begin_usual(sums_of(row, self.sampled_ns))
         if news:
             one.version = version
         if before is None or any(row[column] != before[column] for column in _ACTIVITY):
@@ -211,19 +198,18 @@ class View:
                 one.devices, one.version, self.version = now, version, version
         return self.version == version
 
-    def follow_means(self, now_ns: int) -> None:
-        """Moves the window of the recent means; call about once a second."""
-        for one in self._seen.values():
-            if one.row is not None and one.usual is not None:
-                one.usual = follow_usual(one.usual, sums_of(one.row, now_ns))
-
-    def follow_gaps(self, histogram: Callable[[int], npt.NDArray[np.uint32]]) -> None:
-        """Moves the quartiles of the gaps where there are new ones; `histogram` gives those of a slot."""
+    def renew(self, now_ns: int, histogram: Callable[[int], Counts]) -> bool:
+        """Moves the window of what pods usually take; True where that is news. `histogram` gives the gaps of a slot."""
+        version = self.version + 1
         for slot, one in self._by_slot.items():
-            if one.row is None or one.row[_GAPS] == one.gaps_seen:
-                continue
-            one.gaps_seen = one.row[_GAPS]
-            one.gaps = follow_gaps(one.gaps, histogram(slot))
+            if one.row is not None and one.usual is not None and not (one.row is one.renewed and one.usual.settled):
+                before = one.usual.ttft_us, one.usual.gap_us, one.gaps.quartile_us
+                if one.renewed is None or one.row[_GAPS] != one.renewed[_GAPS]:
+                    one.gaps = follow_gaps(one.gaps, histogram(slot), now_ns)
+                one.usual, one.renewed = follow_usual(one.usual, sums_of(one.row, now_ns)), one.row
+                if before != (one.usual.ttft_us, one.usual.gap_us, one.gaps.quartile_us):
+                    one.version = self.version = version
+        return self.version == version
 
     def frame(self, since: int | None, now_ns: int) -> Frame:
         """What changed after version `since`; everything where `since` is None or somebody came or went after it."""

@@ -181,7 +181,7 @@ _PICKS = counter(
 
 _FRAME_AGE = gauge(
     "sonde_controller_agent_frame_age_seconds",
-    "Time since the agent of a node last sent anything. Frames come ten times a second; from 0.25 s on its counts "
+    "Time since the agent of a node last sent anything. Frames come eight times a second; from 0.25 s on its counts "
     "are not used.",
     "node",
 )

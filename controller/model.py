@@ -71,7 +71,7 @@ class KernelSignal:
     progress_at_s: float | None  # last response byte, or when in_flight left 0; None when idle
     usual_ttft_s: float | None
     usual_gap_s: float | None
-    low_gap_s: float | None = None  # lower quartile of the gaps of about the last second
+    low_gap_s: float | None = None  # lower quartile of the gaps of about the last two seconds
     srtt_s: float | None = None
     completed: int = 0
     failed: int = 0  # answered with 5xx, or ended by the server before the answer was whole

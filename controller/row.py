@@ -5,7 +5,7 @@ Pure: time is an argument. Refuses to know the other endpoints and how a pick is
 The load of an endpoint, from the best thing known:
 
 1. kernel: requests in flight as the node's kernel counts them + our picks it cannot have counted yet. Agents send
-   every change at once and ten times a second that there is none, so a count is as old as the last word of its agent.
+   every change at once and eight times a second that there is none, so a count is as old as the last word of its agent.
    One older than COUNT_LIMIT_S is not used.
 2. engine: running + waiting as the engine's page says, if younger than ENGINE_LIMIT_S, + our picks since; never less
    than the exchanges we hold open.

@@ -31,7 +31,7 @@ from lab.substrate import program
 
 HOST = "127.0.0.1"
 LIMIT_S = 30.0
-PULSE_S = 0.1  # as agents do
+PULSE_S = 0.125  # as agents do
 BEAT_EVERY = 5  # pulses between two full frames
 PORT = 8000
 

@@ -46,7 +46,7 @@ class TelemetryServicer:
 
     def Watch(self, request, context):
         """Streams this node's endpoints: first a full frame, then changed endpoints as they change, a full frame
-        at least each second, and ten times a second an empty one if there was none else: what is not mentioned
+        at least each second, and eight times a second an empty one if there was none else: what is not mentioned
         was unchanged at the frame's age. The stream ends only when the agent stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

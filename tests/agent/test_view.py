@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from agent.engines.families import EngineMetrics
 from agent.kernel.layout import BUCKETS, bucket_index
+from agent.recent import RENEW_NS, Counts
 from agent.slots import Owner
 from agent.view import View
 from tests.agent.rows import MS, NODE, S, place, pod, row, rows, view_of
@@ -85,20 +87,64 @@ def test_what_an_engine_does_not_tell_is_absent() -> None:
     assert not any(engine.HasField(name) for name in ("running", "waiting", "kv_cache_usage"))
 
 
-def test_the_quartile_of_gaps_is_looked_at_only_where_there_are_new_ones() -> None:
-    view = view_of("a", "b")
-    asked: list[int] = []
+def asked_for(asked: list[int]) -> Callable[[int], Counts]:
+    """Histograms to which each look adds a hundred gaps of 8 ms."""
 
-    def histogram(slot: int) -> npt.NDArray[np.uint32]:
+    def histogram(slot: int) -> Counts:
         asked.append(slot)
         counts = np.zeros(BUCKETS, np.uint32)
-        counts[bucket_index(8_000)] = 100 * len(asked)
+        counts[bucket_index(8_000)] = 100 * asked.count(slot)
         return counts
 
-    for gaps in (50, 150, 150):
-        view.sample(rows(row(generation=1, gaps=gaps, chunks=gaps), row(generation=1)), S)
-        view.follow_gaps(histogram)
+    return histogram
 
-    assert asked == [0, 0]
-    assert view.frame(None, S).endpoints[0].kernel.low_gap_us == pytest.approx(8_000, rel=0.07)
-    assert not view.frame(None, S).endpoints[1].kernel.HasField("low_gap_us")
+
+def test_histograms_are_looked_at_only_where_there_are_new_gaps() -> None:
+    view, asked = view_of("a", "b"), list[int]()
+    histogram = asked_for(asked)
+    for at, gaps in enumerate((0, 100, 100)):
+        view.sample(rows(row(generation=1, gaps=gaps, chunks=gaps), row(generation=1)), at * RENEW_NS)
+        view.renew(at * RENEW_NS, histogram)
+
+    assert asked == [0, 1, 0]
+    first, second = view.frame(None, S).endpoints
+    assert first.kernel.low_gap_us == pytest.approx(8_000, rel=0.07)
+    assert not second.kernel.HasField("low_gap_us")
+
+
+def test_what_is_usual_is_news_when_it_changed_and_only_then() -> None:
+    view, histogram = view_of("a", "b"), asked_for([])
+    for at in range(1, 4):
+        busy = row(generation=1, first_data=at, ttft_ns_sum=at * at * 50 * MS, rx_bytes=at)
+        view.sample(rows(busy, row(generation=1)), at * RENEW_NS)
+        view.renew(at * RENEW_NS, histogram)
+    before = view.version
+    view.sample(rows(row(generation=1, first_data=4, ttft_ns_sum=16 * 50 * MS), row(generation=1)), S)
+    assert view.version == before  # nothing that is reported at once
+
+    assert view.renew(S, histogram)
+    (report,) = view.frame(before, S).endpoints
+    assert (report.pod, report.kernel.usual_ttft_us) == ("a", 250_000)
+    assert not view.renew(S + RENEW_NS, histogram)
+
+
+def test_an_idle_pod_keeps_what_it_took_last() -> None:
+    view, histogram = view_of("a"), asked_for([])
+    view.sample(rows(row(generation=1)), 0)
+    view.renew(0, histogram)
+    view.sample(rows(row(generation=1, first_data=1, ttft_ns_sum=70 * MS, gaps=100, gap_ns_sum=900 * MS)), RENEW_NS)
+    for at in range(1, 100):
+        view.renew(at * RENEW_NS, histogram)
+    kernel = view.frame(None, 100 * RENEW_NS).endpoints[0].kernel
+    assert (kernel.usual_ttft_us, kernel.usual_gap_us) == (70_000, 9_000)
+    assert kernel.low_gap_us == pytest.approx(8_000, rel=0.07)
+
+
+def test_a_slot_that_went_to_another_pod_takes_nothing_usual_along() -> None:
+    view, histogram = view_of("a"), asked_for([])
+    view.sample(rows(row(generation=1, first_data=1, ttft_ns_sum=70 * MS)), 0)
+    view.renew(0, histogram)
+    view.place([pod("b", "u5")], {place("b", "u5"): Owner(0, 2)})
+    view.sample(rows(row(generation=2)), RENEW_NS)
+    view.renew(RENEW_NS, histogram)
+    assert not view.frame(None, RENEW_NS).endpoints[0].kernel.HasField("usual_ttft_us")
