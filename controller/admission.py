@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from controller.classes import SHED, STANDARD, Refusal
+from controller.classes import NO_ENDPOINT, NO_ENDPOINT_03, NO_POD, SHED, STANDARD, Refusal
 from controller.engines import SCRAPES_PER_S
 from controller.model import Request
 from controller.policies.fleet import Policy
@@ -21,6 +21,7 @@ from controller.table import Table
 PRESSURE_FOR_S = 0.01  # so long a pool's pressure is taken as it was: walking all of a large one costs more than a pick
 
 Gate = Callable[[Request, Table, float], Refusal | None]
+Nobody = Callable[[Request], Refusal]
 
 # Policies that go by pages alone, as the reference does: this controller reads all of them itself, as often as told.
 PAGE_POLICIES = frozenset({"gie-v0.3", "gie-v1"})
@@ -34,6 +35,19 @@ def gate_of(policy: str, known: Limits) -> Gate:
     if policy == "gie-v1":
         return _Reference(known, shed_up_to=STANDARD - 1)
     return _Graded(known) if policy == "sonde" else admit_all
+
+
+def nobody_of(policy: str) -> Nobody:
+    """The answer where no endpoint is there for a request. The reference's differ from what its protocol says."""
+    if policy == "gie-v0.3":
+        return lambda request: NO_ENDPOINT if request.body is None else NO_ENDPOINT_03
+    if policy == "gie-v1":
+        return lambda request: NO_ENDPOINT if request.body is not None or request.subset is not None else NO_POD
+    return no_endpoint
+
+
+def no_endpoint(_request: Request) -> Refusal:
+    return NO_ENDPOINT
 
 
 def policy_of(name: str, known: Limits) -> Policy:

@@ -15,6 +15,7 @@ from controller.columns import identity
 from controller.model import Request
 from controller.policies.adapters import Adapters
 from controller.policies.fleet import Array, Fleet, Job
+from controller.policies.paged import Page, paged
 from controller.policies.prefix import PrefixIndex, block_hashes
 from controller.row import Row
 
@@ -26,6 +27,7 @@ MEAN_WEIGHT = 0.01  # of one request in the means of the pool
 class Affinity:
     prefixes: PrefixIndex = field(default_factory=PrefixIndex)
     adapters: Adapters = field(default_factory=Adapters)
+    by_page: bool = False  # the rule goes by pages alone
     _fleet: Fleet | None = None
 
     def job(self, request: Request, fleet: Fleet, rows: Sequence[Row]) -> Job:
@@ -49,6 +51,8 @@ class Affinity:
             job.priority = resolved.priority
             if resolved.adapter:
                 job.adapter_wait_s = self._wait_s(resolved.adapter, rows, fleet.now_s)
+                if self.by_page:
+                    job.paged = paged(resolved.adapter, [_page(row, fleet.now_s) for row in rows])
         return job
 
     def _wait_s(self, adapter: str, rows: Sequence[Row], now: float) -> Array:
@@ -78,6 +82,11 @@ class Affinity:
         self.prefixes.place(fleet.ids, fleet.kv_tokens)
         self.adapters.place(fleet.ids)
         self._fleet = fleet
+
+
+def _page(row: Row, now: float) -> Page:
+    engine = row.fresh_engine(now)
+    return (engine.running_adapters, engine.waiting_adapters, engine.max_adapters) if engine else ((), (), None)
 
 
 def _expected(limit: float | None, fleet: Fleet) -> float | None:

@@ -28,6 +28,8 @@ CONTROL_HEADERS = frozenset(
         "x-encoder-hosts-ports",
         "x-data-parallel-host-port",
         "x-kv-cache-source-host-port",
+        "x-llm-d-pin-host-port",
+        "x-pin-host-port",
     },
 )
 # Envoy takes larger chunks, other gateways' buffers end at 64 KiB.

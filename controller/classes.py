@@ -57,6 +57,10 @@ NO_ENDPOINT = Refusal(
     "failed to find endpoint candidates for serving the request",
     ((DROPPED_REASON, "rejected-no-endpoints"),),
 )
+# What the reference answers there: any failure to schedule was a 429 in its release 0.3, where it says no more; since
+# 1.0 a request without a body goes to a pod by chance, and without pods that is a fault.
+NO_ENDPOINT_03 = Refusal(429, "ResourceExhausted", NO_ENDPOINT.text, NO_ENDPOINT.headers)
+NO_POD = Refusal(500, "Internal", "no pods available in datastore")
 SHED = Refusal(
     429,
     "ResourceExhausted",

@@ -47,6 +47,12 @@ def _asked(request: Request) -> Series:
     return Series(resolved.model or "", resolved.target or "", str(resolved.priority))
 
 
+class Rewritten(NamedTuple):
+    rewrite: str  # the InferenceModelRewrite
+    model: str
+    target: str
+
+
 class Declined(NamedTuple):
     reason: str
     objective: str
@@ -98,6 +104,7 @@ class Requests:
     decisions_s: Spread
     declined: Mapping[Declined, int]
     faults: int = 0
+    rewritten: Mapping[Rewritten, int] = field(default_factory=dict)
 
 
 class Counts:
@@ -107,6 +114,7 @@ class Counts:
         self._tallies: dict[Series, Tally] = {}
         self._decisions_s = Spread(DECISION_BOUNDS_S)
         self._declined: Counter[Declined] = Counter()
+        self._rewritten: Counter[Rewritten] = Counter()
         self._faults = 0
 
     def picked(self, request: Request, decision_s: float, size_bytes: int | None = None) -> Series:
@@ -118,7 +126,15 @@ class Counts:
         tally.running += 1
         if size_bytes is not None:
             tally.sizes_bytes.observe(size_bytes)
+        if request.resolved and request.resolved.rewritten_by:
+            self._rewrote(Rewritten(request.resolved.rewritten_by, series.model, series.target))
         return series
+
+    def _rewrote(self, key: Rewritten) -> None:
+        """A generic rule takes any name clients make up, so these are as bounded as models are."""
+        if key not in self._rewritten and len(self._rewritten) >= 4 * MODEL_LIMIT:
+            key = Rewritten(key.rewrite if len(self._rewritten) < 5 * MODEL_LIMIT else OTHER, OTHER, OTHER)
+        self._rewritten[key] += 1
 
     def refused(self, status: int, series: Series | None = None) -> None:
         """The picker itself answered; without a series the request had not come to its pick."""
@@ -159,7 +175,8 @@ class Counts:
 
     def view(self) -> Requests:
         tallies = {series: tally.copy() for series, tally in self._tallies.items()}
-        return Requests(tallies, self._decisions_s.copy(), dict(self._declined), self._faults)
+        declined, rewritten = dict(self._declined), dict(self._rewritten)
+        return Requests(tallies, self._decisions_s.copy(), declined, self._faults, rewritten)
 
     def _series(self, request: Request) -> Series:
         asked = _asked(request)

@@ -29,7 +29,8 @@ from grpc_health.v1 import health, health_pb2
 
 from agent.cluster.objects import Cluster
 from controller import document, extproc, tls, web
-from controller.admission import PAGE_POLICIES, gate_of, policy_of
+from controller.admission import PAGE_POLICIES, gate_of, nobody_of, policy_of
+from controller.affinity import Affinity
 from controller.agents import Agents
 from controller.config import Config
 from controller.counts import Counts
@@ -140,9 +141,11 @@ class _Controller:
             max_endpoints=config.max_endpoints,
             budgets=budgets(config),
             explainer=Explainer(config.explain_sample),
+            affinity=Affinity(by_page=config.policy in PAGE_POLICIES),
         )
         manner = extproc.Manner(assumed_mode=ASSUMED_MODES[config.request_body_mode], hooks=config.conformance_hooks)
-        self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner, gate_of(config.policy, known))
+        gate, nobody = gate_of(config.policy, known), nobody_of(config.policy)
+        self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner, gate, nobody)
 
     async def start(self, resources: ExitStack) -> Ports:
         """Opens the ports. Raises StartError."""

@@ -28,10 +28,11 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from google.protobuf.message import DecodeError
 
 from controller import answers, reading
+from controller.asking import asked
 from controller.model import Request
 from controller.modes import BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX, GRPC, NONE, STREAMED, UNDECLARED
-from controller.openai import BadRequest, model_of
-from controller.paths import BODY_KINDS, route_of, with_model
+from controller.openai import BadRequest
+from controller.paths import with_model
 from controller.reading import Head
 from controller.rewriting import splice
 
@@ -79,6 +80,7 @@ class Exchange:
         "_head",
         "_hooks",
         "_mode",
+        "_reads",
         "_response_mode",
         "_saw_body",
         "_saw_response",
@@ -94,8 +96,9 @@ class Exchange:
         "served",
     )
 
-    def __init__(self, assumed_mode: int = UNDECLARED, hooks: bool = False) -> None:
-        """assumed_mode: for gateways that send no protocol_config; hooks: obey the conformance suite's headers."""
+    def __init__(self, assumed_mode: int = UNDECLARED, hooks: bool = False, reads: bool = True) -> None:
+        """assumed_mode: for gateways that send no protocol_config; hooks: obey the conformance suite's headers;
+        reads: False passes every body unread."""
         self.asks: Request | None = None
         self.destination = ""  # the pick, once it is given
         self.refused: int | None = None  # the status of an immediate response
@@ -106,6 +109,7 @@ class Exchange:
         self._mode = assumed_mode
         self._guessed = False
         self._hooks = hooks
+        self._reads = reads
         self._response_mode = UNDECLARED
         self._at = _At.HEADERS
         self._head: Head | None = None  # None: the gateway sends none
@@ -348,7 +352,7 @@ class Exchange:
 
     def _renamed(self, model: str | None) -> bytes | None:
         """The body with that model, if it names another one."""
-        if model is None or self.asks is None or self.asks.model in (None, model) or self.asks.kind not in BODY_KINDS:
+        if model is None or self.asks is None or not self.asks.in_body or self.asks.model == model:
             return None
         return splice(self._joined(), model)
 
@@ -365,31 +369,9 @@ class Exchange:
 
     def _ask(self, at: _At, body: bytes | None) -> list[bytes]:
         """Raises BadRequest for a body that must name a model and does not."""
-        head = self._head or Head()
-        told = head.told.get  # gateways of old send no headers, so no path; then the body is all there is
-        route = route_of(head.path, told("content type", ""))
         cut = not self._ended and (self._mode == BUFFERED_PARTIAL or self._guessed)
-        reads = body is not None and (route.reads_body or not head.path)
-        model = _model(body, cut) if body is not None and reads else route.model or told("model") or None
+        request = asked(self._head or Head(), self._subset, body, cut, self._reads)
         self._at = at
         self._state = _State.ASKING
-        self.asks = Request(
-            head.path,
-            model,
-            self._subset,
-            route.kind,
-            told("objective"),
-            told("flow"),
-            told("target") or None,
-            body=None if cut else body,
-        )
+        self.asks = request
         return []
-
-
-def _model(body: bytes, cut: bool) -> str | None:
-    try:
-        return model_of(body)
-    except BadRequest:
-        if cut:
-            return None
-        raise

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from controller.admission import Gate, admit_all
+from controller.admission import Gate, Nobody, admit_all, no_endpoint
 from controller.classes import Refusal, unknown_model
 from controller.counts import Counts, Series
 from controller.exchange import QUIET_S, Exchange
@@ -54,16 +54,24 @@ class Manner:
     request_limit_s: float = REQUEST_LIMIT_S
     assumed_mode: int = UNDECLARED
     hooks: bool = False  # the conformance suite's
+    reads: bool = True  # the model in bodies
     quiet_s: float = QUIET_S
 
 
 class ExternalProcessor:
     """All open streams of one controller."""
 
-    def __init__(self, picker: Picker, counts: Counts, manner: Manner | None = None, gate: Gate = admit_all) -> None:
+    def __init__(
+        self,
+        picker: Picker,
+        counts: Counts,
+        manner: Manner | None = None,
+        gate: Gate = admit_all,
+        nobody: Nobody = no_endpoint,
+    ) -> None:
         self._picker = picker
         self._resolver = Resolver(picker.table, picker.rng)
-        self.room = Room(picker, gate)
+        self.room = Room(picker, gate, nobody=nobody)
         self._counts = counts
         self._manner = manner or Manner()
         # A response is of use where it may tell which endpoint served, and where nothing else tells its end.
@@ -85,7 +93,7 @@ class ExternalProcessor:
             task.cancel()
 
     async def process(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
-        exchange = Exchange(self._manner.assumed_mode, self._manner.hooks)
+        exchange = Exchange(self._manner.assumed_mode, self._manner.hooks, self._manner.reads)
         stream = _Stream(exchange, self._resolver, self.room, self._counts, context, self.fault)
         self.open += 1
         try:

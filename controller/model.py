@@ -190,6 +190,7 @@ class Resolved:
     adapter: str | None  # the LoRA adapter that the target is, as far as known
     priority: int  # negative: may be shed
     objective: str  # "": none named
+    rewritten_by: str = ""  # the InferenceModelRewrite that chose the target; "": none did
 
     @property
     def rewrite(self) -> str | None:
@@ -210,3 +211,4 @@ class Request:
     target: str | None = None  # the model to ask the engine for, as a header says
     resolved: Resolved | None = None  # None: nobody has looked it up yet
     body: bytes | None = field(default=None, compare=False, repr=False)  # None: not seen, or only a part of it
+    in_body: bool = field(default=False, compare=False)  # the model was read there, so another name goes there too

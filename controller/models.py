@@ -100,13 +100,14 @@ def resolve(request: Request, catalogue: Catalogue, served: Served, rng: Random)
     """Raises UnknownModel."""
     model = request.model
     found = catalogue.models.get(model or "")
-    target = None if model is None else _target(request, model, found, catalogue, rng)
+    target, by = (None, "") if model is None else _target(request, model, found, catalogue, rng)
     return Resolved(
         model=model,
         target=target,
         adapter=None if target is None else adapter_of(target, served),
         priority=_priority(catalogue.objectives.get(request.objective or ""), found),
         objective=request.objective or "",
+        rewritten_by=by,
     )
 
 
@@ -116,15 +117,16 @@ def _priority(objective: Objective | None, found: Model | None) -> int:
     return priority_of(found.criticality) if found else STANDARD
 
 
-def _target(request: Request, model: str, found: Model | None, catalogue: Catalogue, rng: Random) -> str:
+def _target(request: Request, model: str, found: Model | None, catalogue: Catalogue, rng: Random) -> tuple[str, str]:
+    """The target, and the InferenceModelRewrite that chose it."""
     if found:
-        return draw(found.targets, rng) or model
+        return draw(found.targets, rng) or model, ""
     rewrite = catalogue.rewrite(model)
     if catalogue.models and not rewrite:
         raise UnknownModel(model)
-    if request.target:
-        return request.target
-    return (draw(rewrite.targets, rng) if rewrite else None) or model
+    if request.target or not rewrite:
+        return request.target or model, ""
+    return draw(rewrite.targets, rng) or model, rewrite.by
 
 
 def draw(targets: Sequence[Target], rng: Random) -> str | None:

@@ -1,7 +1,6 @@
 """What kind of request a path and a content type tell of, and the model that a path names. Pure.
 
-Knows the paths of OpenAI's, Triton's and KServe's protocols; refuses to know bodies. A path that is none of these is
-somebody's business, only not ours: its body passes unread.
+Knows the paths of OpenAI's, Anthropic's, Triton's and KServe's protocols; refuses to know bodies.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def route_of(path: str, content_type: str = "") -> Route:
     """gRPC is told by its content type alone: its methods are paths too, and its bodies are no JSON."""
     if content_type.lower().startswith("application/grpc"):
         return GRPC
-    plain = path.partition("?")[0]
+    plain = path.partition("?")[0].rstrip("/")
     for suffix, kind in _SUFFIXES:
         if plain.endswith(suffix):
             return _ROUTES[kind]

@@ -18,17 +18,20 @@ SERVED_KEY = f"{DESTINATION}-served"
 # The conformance suite's way to steer a request; obeyed only behind --conformance-hooks.
 SELECTION = "test-epp-endpoint-selection"
 
-# What is read of the request's headers, by the names of the field and by those llm-d gave them later.
+# What is read of the request's headers, by the names of the field.
 READ_HEADERS = {
     ":path": "path",
     "content-type": "content type",
     SELECTION: "selection",
     "x-gateway-model-name": "model",  # from a filter before us that has read the body
     "x-gateway-model-name-rewrite": "target",
-    "x-llm-d-model-name-rewrite": "target",
     "x-gateway-inference-objective": "objective",
-    "x-llm-d-inference-objective": "objective",
     "x-gateway-inference-fairness-id": "flow",
+}
+# By the names llm-d gave some of them later; where a request has both, these count, empty ones too.
+NEWER_HEADERS = {
+    "x-llm-d-model-name-rewrite": "target",
+    "x-llm-d-inference-objective": "objective",
     "x-llm-d-inference-fairness-id": "flow",
 }
 
@@ -50,16 +53,19 @@ def head(headers: Iterable[Any]) -> Head:
     """headers: the repeated HeaderValue of a HeaderMap; of several with one name the last counts."""
     chunked = False
     told: dict[str, str] = {}
+    newer: dict[str, str] = {}
     remove: list[str] = []
     for header in headers:
         key = header.key.lower()
         if key in READ_HEADERS:
             told[READ_HEADERS[key]] = _text(header)
+        elif key in NEWER_HEADERS:
+            newer[NEWER_HEADERS[key]] = _text(header)
         elif key in CONTROL_HEADERS:
             remove.append(key)
         elif key == "transfer-encoding":
             chunked = True
-    return Head(told, frozenset(remove), chunked)
+    return Head(told | newer if newer else told, frozenset(remove), chunked)
 
 
 def _text(header: Any) -> str:

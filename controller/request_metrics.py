@@ -72,6 +72,13 @@ DECLINED = counter(
     "objective",
     "priority",
 )
+REWRITES = counter(
+    "inference_extension_model_rewrite_decisions_total",
+    "Requests whose model an InferenceModelRewrite decided, by the object, the model asked for and the one it gave.",
+    "model_rewrite_name",
+    "model_name",
+    "target_model",
+)
 FAULTS = counter(
     "sonde_controller_faults_total",
     "Requests that met a fault of the controller itself and were answered by the pool's failureMode. The log tells.",
@@ -82,7 +89,7 @@ INFO = gauge(
 
 FAMILIES: tuple[Family, ...] = (
     OBJECTIVE_REQUESTS, OBJECTIVE_ERRORS, OBJECTIVE_DURATION, OBJECTIVE_SIZES, OBJECTIVE_RUNNING, MODEL_REQUESTS,
-    MODEL_ERRORS, MODEL_DURATION, DECISION, DECLINED, FAULTS, INFO,
+    MODEL_ERRORS, MODEL_DURATION, DECISION, DECLINED, REWRITES, FAULTS, INFO,
 )  # fmt: skip
 
 _Tallies = Mapping[tuple[str, ...], Tally]
@@ -102,6 +109,7 @@ def request_metrics(requests: Requests, commit: str, build: str) -> Iterator[str
     yield written_histogram(MODEL_DURATION, _durations(v03))
     yield written_histogram(DECISION, [((), distribution(requests.decisions_s))])
     yield written(DECLINED, requests.declined.items())
+    yield written(REWRITES, requests.rewritten.items())
     yield written(FAULTS, [((), requests.faults)])
     yield written(INFO, [((commit, build), 1)])
 

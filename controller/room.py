@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from controller.admission import Gate, admit_all
-from controller.classes import LATE, NO_ENDPOINT, Refusal
+from controller.admission import Gate, Nobody, admit_all, no_endpoint
+from controller.classes import LATE, Refusal
 from controller.model import Request
 from controller.picker import Pick, Picker, Proposal
 from controller.policies.admission import OUTPUT_WEIGHT, Line, Waiter
@@ -40,9 +40,16 @@ class Held:
 
 
 class Room:
-    def __init__(self, picker: Picker, gate: Gate = admit_all, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        picker: Picker,
+        gate: Gate = admit_all,
+        clock: Callable[[], float] = time.monotonic,
+        nobody: Nobody = no_endpoint,
+    ) -> None:
         self._picker = picker
         self._gate = gate
+        self._nobody = nobody
         self._clock = clock
         self._line = Line()
         self._task: asyncio.Task[None] | None = None
@@ -62,7 +69,7 @@ class Room:
         if refusal is None and not self._is_behind(priority):
             proposal = self._picker.propose(request, now)
             if proposal is None:
-                return NO_ENDPOINT
+                return self._nobody(request)
             if self._picker.admits(proposal):
                 return self._take(request, proposal, now)
         held = Held(request, proposal.job if proposal else None, refusal or LATE, _outcome())
@@ -132,7 +139,7 @@ class Room:
             return None
         proposal = self._picker.propose(held.request, now, held.job)
         if proposal is None:
-            return NO_ENDPOINT
+            return self._nobody(held.request)
         held.job = proposal.job
         if self._picker.admits(proposal, now - waiter.arrived_s):
             return self._take(held.request, proposal, now)

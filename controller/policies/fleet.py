@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from controller.policies.paged import Paged
+
 Array = npt.NDArray[np.float64]
 Form = Any  # a number of one endpoint, or an array of all
 
@@ -195,6 +197,7 @@ class Job:
     priority: int = 0
     blocks: Sequence[int] = ()  # chained hashes of the prompt's blocks
     session: str | None = None
+    paged: Paged | None = None  # what pages say of the adapter; None: no adapter, or a rule that does not ask
 
     def part(self, indexes: Sequence[int]) -> Job:
         at = list(indexes)
@@ -206,6 +209,7 @@ class Job:
             self.priority,
             self.blocks,
             self.session,
+            None if self.paged is None else self.paged.part(at),
         )
 
 

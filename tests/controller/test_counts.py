@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import replace
 
-from controller.counts import DURATION_BOUNDS_S, NOBODY, Counts, Declined, Series
+from controller.counts import DURATION_BOUNDS_S, NOBODY, Counts, Declined, Rewritten, Series
+from controller.model import Resolved
 from tests.controller.known import asked
 
 
@@ -92,3 +94,14 @@ def test_a_view_does_not_change_any_more() -> None:
     assert view.tallies[series].running == 1
     assert not view.tallies[series].errors
     assert sum(view.tallies[series].durations_s.counts) == 0
+
+
+def test_rewrites_are_counted_by_object_and_names_and_bounded() -> None:
+    counts = Counts()
+    for number in range(2000):
+        made = Resolved(f"m{number}", "t", None, 0, "", rewritten_by="r")
+        counts.picked(replace(asked("m"), resolved=made), 1e-5)
+    rewritten = counts.view().rewritten
+    assert rewritten[Rewritten("r", "m0", "t")] == 1
+    assert sum(rewritten.values()) == 2000
+    assert len(rewritten) < 600

@@ -23,6 +23,31 @@ def test_headers_say_objective_flow_and_target_whichever_name_they_have() -> Non
         assert exchange.asks == replace(COMPLETION, objective="gold", flow="a team", target="t")
 
 
+@pytest.mark.parametrize("older_first", [True, False])
+def test_the_newer_name_of_a_header_counts_in_any_order_even_if_it_is_empty(older_first: bool) -> None:
+    pairs = [("x-gateway-inference-objective", "old"), ("x-llm-d-inference-objective", "")]
+    exchange = Exchange()
+    exchange.receive(m.headers(NONE, **dict(pairs if older_first else pairs[::-1])))
+
+    assert exchange.asks is not None
+    assert exchange.asks.objective == ""
+
+
+@pytest.mark.parametrize(("mode", "path"), [(BUFFERED, "/v1/rerank"), (FULL_DUPLEX, "/tokenize"), (BUFFERED, "")])
+def test_a_model_in_any_json_body_is_changed_there(mode: int, path: str) -> None:
+    exchange = Exchange()
+    exchange.receive(m.headers(mode, path=path))
+    exchange.receive(m.body(b'{"query": "q", "model" : "a" }'))
+    answers = exchange.answer(DESTINATION, "bb")
+
+    changed = b'{"query": "q", "model" : "bb" }'
+    if mode == FULL_DUPLEX:
+        assert m.streamed(answers[1:])[0] == changed
+    else:
+        assert m.read(answers[0]).request_body.response.body_mutation.body == changed
+    assert m.set_headers(m.read(answers[0]))["content-length"] == str(len(changed))
+
+
 @pytest.mark.parametrize("mode", [NONE, FULL_DUPLEX])
 def test_a_v2_path_names_the_model_and_its_body_is_not_read(mode: int) -> None:
     exchange = Exchange()

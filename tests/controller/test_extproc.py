@@ -14,7 +14,8 @@ import grpc.aio
 import pytest
 
 from controller import extproc
-from controller.admission import Gate, admit_all
+from controller.admission import Gate, Nobody, admit_all, no_endpoint
+from controller.affinity import Affinity
 from controller.classes import NO_ENDPOINT
 from controller.counts import Counts, Series, Tally
 from controller.extproc import Manner
@@ -54,12 +55,14 @@ async def serving(
     failure_mode: str = "FailClose",
     max_endpoints: int = 1,
     gate: Gate = admit_all,
+    nobody: Nobody = no_endpoint,
+    affinity: Affinity | None = None,
     **manner: Any,
 ) -> AsyncIterator[Served]:
     known = table(*pods, failure_mode=failure_mode)
     counts = Counts()
-    picker = Picker(known, policy, Random(1), max_endpoints=max_endpoints)
-    processor = extproc.ExternalProcessor(picker, counts, Manner(**manner), gate)
+    picker = Picker(known, policy, Random(1), max_endpoints=max_endpoints, affinity=affinity or Affinity())
+    processor = extproc.ExternalProcessor(picker, counts, Manner(**manner), gate, nobody)
     server = grpc.aio.server(options=extproc.OPTIONS)
     server.add_generic_rpc_handlers((processor.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from controller.counts import MODEL_LIMIT, Counts
 from controller.metrics import FAMILIES, ControllerPage
-from controller.model import AgentGone, EngineScraped, Reason
+from controller.model import AgentGone, EngineScraped, Reason, Resolved
 from controller.snapshot import Totals, snapshot
 from controller.table import Table
 from tests.controller.known import asked, engine, frame, kernel, pod, table
@@ -78,6 +78,8 @@ def test_every_family_that_is_documented_is_on_the_page_and_no_other() -> None:
     held.rows[0].picks[Reason.ONLY] = 1
     counts = Counts()
     series = counts.picked(asked("m"), 1e-5, size_bytes=10)
+    rewritten = Resolved("m", "t", None, 0, "", rewritten_by="r")
+    counts.picked(replace(asked("m"), resolved=rewritten), 1e-5)
     counts.ended(series, 1.0)
     counts.refused(503, series)
     counts.declined("saturated", "batch", -1)

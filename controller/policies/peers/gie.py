@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.policies.fleet import Array, Fleet, Job, Policy
+from controller.policies.paged import Paged
 from controller.policies.peers.lowest import known, lowest
 
 # release 0.3: QUEUING_THRESHOLD_LORA, QUEUE_THRESHOLD_CRITICAL, KV_CACHE_THRESHOLD, LORA_AFFINITY_THRESHOLD
@@ -67,6 +68,8 @@ def _least_queue(queue: Array, among: Indexes) -> Indexes:
 
 def _affine(job: Job, among: Indexes, rng: Random, affinity: float) -> Indexes:
     """Endpoints that have the adapter, with the probability `affinity`; else those that have not."""
+    if job.paged is not None:
+        return _affine_by_page(job.paged, among, rng, affinity)
     if job.adapter_wait_s is None:
         return among
     has = job.adapter_wait_s[among] == 0.0
@@ -74,6 +77,14 @@ def _affine(job: Job, among: Indexes, rng: Random, affinity: float) -> Indexes:
         return among
     affine: Indexes = among[has] if rng.random() < affinity else among[~has]
     return affine
+
+
+def _affine_by_page(pages: Paged, among: Indexes, rng: Random, affinity: float) -> Indexes:
+    """As the release: those where it works or waits, or those that have room, all others aside."""
+    held, roomy = among[pages.held[among]], among[(pages.room & ~pages.held)[among]]
+    if len(held) and len(roomy):
+        return held if rng.random() < affinity else roomy
+    return next((group for group in (held, roomy) if len(group)), among)
 
 
 def scorers(weights: tuple[float, float, float] = WEIGHTS, lora: float = 1.0) -> Policy:
@@ -86,8 +97,9 @@ def scorers(weights: tuple[float, float, float] = WEIGHTS, lora: float = 1.0) ->
         score = weights[0] * _queue_score(fleet) + weights[1] * (1.0 - np.clip(known(fleet.kv_usage), 0.0, 1.0))
         if job.uncached is not None and job.prompt_tokens > 0:
             score = score + weights[2] * np.clip(1.0 - job.uncached / job.prompt_tokens, 0.0, 1.0)
-        if job.adapter_wait_s is not None:  # lora-affinity-scorer: 1.0 active, 0.8 has capacity
-            score = score + lora * np.where(job.adapter_wait_s == 0.0, 1.0, 0.8)
+        if job.adapter_wait_s is not None:  # lora-affinity-scorer
+            by_page = job.paged.score if job.paged else np.where(job.adapter_wait_s == 0.0, 1.0, 0.8)
+            score = score + lora * by_page
         return lowest(-score, fleet, rng)
 
     return Policy(choose)

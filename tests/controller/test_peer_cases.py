@@ -1,0 +1,168 @@
+"""The field's own cases (peer_cases.py), sent by a gRPC client to a served picker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import grpc.aio
+import pytest
+from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+
+from agent.cluster.objects import Cluster, Model, ModelRewrite, Objective, Pool, RewriteRule, Target, cluster_of
+from controller.admission import PAGE_POLICIES, gate_of, nobody_of, policy_of
+from controller.affinity import Affinity
+from controller.counts import Rewritten, Series
+from controller.model import ClusterChanged, EngineScraped, EngineSignal
+from controller.reading import SUBSET_KEY, SUBSET_NAMESPACE
+from controller.saturation import limits
+from tests.controller import messages as m
+from tests.controller.known import GROUP, LABELS, pod
+from tests.controller.peer_cases import SCORERS, TREE, Case, Engine, completion, pages
+from tests.controller.test_extproc import Served, serve
+
+
+def model(name: str, criticality: str | None, target: str = "") -> Model:
+    targets = (Target(target, None),) if target else ()
+    return Model("default", name, "p", name, criticality, targets, "")
+
+
+MODELS = (
+    model("my-model", "Critical", "my-model-12345"),
+    model("sql-lora", "Critical", "sql-lora-1fdg2"),
+    model("sql-lora-sheddable", "Sheddable", "sql-lora-1fdg3"),
+    model("direct-model", "Critical"),
+)
+OBJECTIVES = tuple(
+    Objective("default", name, "p", priority, "")
+    for name, priority in {
+        "my-model": 2, "sql-lora": 2, "direct-model": 2, "sql-lora-sheddable": 0, "sheddable": -1,
+    }.items()
+)  # fmt: skip
+
+
+def objects(case: Case, *more: ModelRewrite) -> Cluster:
+    pool = Pool("default", "p", GROUP, "v1", LABELS, (8000,), "FailClose", "")
+    pods = [pod(f"pod-{engine.at}", f"192.168.1.{engine.at + 1}") for engine in case.engines]
+    return cluster_of([pool, *pods, *(MODELS if case.policy == "gie-v0.3" else OBJECTIVES), *more])
+
+
+def page(engine: Engine, now: float) -> EngineScraped:
+    signal = EngineSignal(
+        now, "vllm", 0, engine.waiting, engine.kv, running_adapters=engine.adapters, max_adapters=engine.most
+    )
+    return EngineScraped(f"192.168.1.{engine.at + 1}:8000", signal)
+
+
+def sent(case: Case) -> list[bytes]:
+    """As the peers' own gateways send it: values of headers in `value`, nothing told of body modes."""
+    head = ext_proc.ProcessingRequest()
+    for key, value in {"hi": "mom", "x-request-id": "test-request-id", **case.headers}.items():
+        head.request_headers.headers.headers.add(key=key, value=value)
+    head.request_headers.end_of_stream = not case.body
+    messages = [] if case.bare else [head]
+    for at, chunk in enumerate(case.body):
+        messages.append(ext_proc.ProcessingRequest())
+        messages[-1].request_body.body = chunk
+        messages[-1].request_body.end_of_stream = at == len(case.body) - 1
+    if case.subset is not None:
+        for message in messages:
+            message.metadata_context.filter_metadata[SUBSET_NAMESPACE].update({SUBSET_KEY: list(case.subset)})
+    return [message.SerializeToString() for message in messages]
+
+
+async def answers_to(served: Served, messages: Sequence[bytes]) -> list[bytes]:
+    call = served.call()
+    for message in messages:
+        await call.write(message)
+    await call.done_writing()
+    answers: list[bytes] = []
+    while (answer := await call.read()) is not grpc.aio.EOF:
+        answers.append(answer)
+    assert await call.code() is grpc.StatusCode.OK
+    return answers
+
+
+def play(case: Case, look: object = None, *more: ModelRewrite) -> None:
+    known = limits(case.policy, {})
+
+    async def body(served: Served) -> None:
+        served.table.apply(ClusterChanged(objects(case, *more)), 0.0)
+        now = time.monotonic()
+        for engine in case.engines:
+            served.table.apply(page(engine, now + 60), now)
+        check(case, await answers_to(served, sent(case)))
+        if case.counted:
+            assert served.counts.view().tallies[Series(*case.counted)].requests == 1
+        if callable(look):
+            look(served)
+
+    serve(
+        body,
+        policy=policy_of(case.policy, known),
+        gate=gate_of(case.policy, known),
+        nobody=nobody_of(case.policy),
+        affinity=Affinity(by_page=case.policy in PAGE_POLICIES),
+        quiet_s=10.0,
+    )
+
+
+def check(case: Case, answers: list[bytes]) -> None:
+    if case.status:
+        immediate = m.read(answers[-1]).immediate_response
+        assert immediate.status.code == case.status
+        assert immediate.body.decode().startswith(f"inference error: {case.says}")
+        return
+    first = m.read(answers[0])
+    assert m.header_pick(first) == m.metadata_pick(first)
+    assert m.header_pick(first) == case.goes_to
+    if not case.body:
+        assert m.kinds(answers) == ["request_headers"]
+        return
+    wanted = b"".join(case.body)
+    if case.asks_for:
+        wanted = wanted.replace(_model_in(wanted), b'"model":"%b"' % case.asks_for.encode())
+    if case.bare:
+        assert m.kinds(answers) == ["request_body"]
+        assert first.request_body.response.body_mutation.body == wanted
+    else:
+        assert m.streamed(answers[1:])[:2] == (wanted, [True])
+    assert m.set_headers(first)["content-length"] == str(len(wanted))
+
+
+def _model_in(body: bytes) -> bytes:
+    start = body.index(b'"model":"')
+    return body[start : body.index(b'"', start + 9) + 1]
+
+
+@pytest.mark.parametrize("case", [*TREE, *SCORERS], ids=lambda case: f"{case.policy}: {case.name}")
+def test_what_the_fields_pickers_are_tested_for(case: Case) -> None:
+    play(case)
+
+
+def test_a_rewrite_that_an_object_asks_for_is_made_and_counted() -> None:
+    rule = RewriteRule(("model-to-be-rewritten",), (Target("rewritten-model", 1),))
+    case = Case(
+        "rewrite request model", "gie-v1", pages((0, 0.1, "foo rewritten-model")),
+        [completion("test-rewrite", "model-to-be-rewritten")], goes_to="192.168.1.1:8000", asks_for="rewritten-model",
+        counted=("model-to-be-rewritten", "rewritten-model", "0"),
+    )  # fmt: skip
+
+    def look(served: Served) -> None:
+        key = Rewritten("by-hand", "model-to-be-rewritten", "rewritten-model")
+        assert served.counts.view().rewritten == {key: 1}
+
+    play(case, look, ModelRewrite("default", "by-hand", "p", (rule,), ""))
+
+
+def test_a_pools_answers_that_come_without_a_request_pass() -> None:
+    """The peers' tests of responses begin with the response; JSON is not held back until it is whole here."""
+
+    async def body(served: Served) -> None:
+        chunks = [b'data: {"usage":{"prompt_tokens":7,"total_tokens":17,"completion_tokens":10}}\ndata: [DONE]', b""]
+        messages = [m.response_headers(status=200), m.response_body(chunks[0], False), m.response_body(chunks[1], True)]
+        answers = await answers_to(served, messages)
+        assert m.kinds(answers) == ["response_headers", "response_body", "response_body"]
+        assert m.streamed(answers[1:], "response_body")[:2] == (b"".join(chunks), [False, True])
+
+    serve(body, pod("a"))
