@@ -45,7 +45,7 @@ from agent.pods import ServingPod, known_names, serving_pods
 from agent.programs import Programs, programs
 from agent.recent import RENEW_NS
 from agent.sampling import Sampler
-from agent.signals import FIELDS, HISTOGRAMS
+from agent.signals import FIELDS
 from agent.slots import Wanted
 from agent.snapshot import AgentState, PodDevices, PodState, SlotState, Snapshot
 from agent.survey import Survey
@@ -326,7 +326,7 @@ class _Agent:
         for place, seen in self._view.endpoints().items():
             if seen.owner is None or seen.row is None:
                 continue
-            histograms = {name: self._maps.histogram(name, seen.owner.slot) for name in HISTOGRAMS}
+            histograms = self._maps.histograms(seen.owner.slot)
             state = SlotState(seen.owner, seen.row, histograms, self._survey.sockets(seen.owner))
             slots.setdefault((place.namespace, place.pod), []).append(state)
         pods = [PodState(*key, states) for key, states in slots.items()]

@@ -2,22 +2,24 @@
 
 Owns escaping, the form of numbers and the shape of histograms, so that whatever a label holds the page stays valid;
 refuses to know what is measured. Both daemons write their pages with it: a page of thousands of samples is filled in
-from one template a family, which costs a tenth of what building an object for each sample does.
+from one template a family, which costs a tenth of what building an object for each sample does. Templates are bytes:
+numbers go into them for a third of what they cost in text.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # a NUL is valid UTF-8 but ends the page for Prometheus's own parser
 _LABEL_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\0": "\N{REPLACEMENT CHARACTER}"})
+_LABELS = "\0"  # stands for the labels while a template is made
 _HELP_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n"})
-_HOLE = "\0"  # where the labels go in a template: no escaped label holds it
 
 
 class Kind(StrEnum):
@@ -57,12 +59,17 @@ def histogram(name: str, text: str, bounds: Sequence[float], *labels: str) -> Fa
     return Family(name, Kind.HISTOGRAM, text, labels, tuple(bounds))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Labels:
     """Names and values as they stand between braces. For labels that many families share: most of a page's time would
     go into escaping the same names again."""
 
     text: str
+
+    @cached_property
+    def hole(self) -> bytes:
+        """As a part of a template that numbers are put into."""
+        return encoded(self.text).replace(b"%", b"%%")
 
     def and_one(self, name: str, value: str) -> Labels:
         return Labels(f'{self.text},{name}="{escaped(value)}"')
@@ -87,13 +94,31 @@ def written(family: Family, values: Values) -> str:
     return _head(family) + "".join(lines)
 
 
+def written_counts(family: Family, told: Sequence[Labels], counts: Mapping[str, Sequence[int]]) -> str:
+    """A counter of many: `counts` has a number for each of `told`, by the value of the family's last label.
+
+    "" is the name of the numbers of a family whose labels `told` has all.
+    """
+    lines = [_counts(family, told, kind, numbers) for kind, numbers in counts.items()] if told else []
+    return _head(family) + b"".join(lines).decode()
+
+
+def _counts(family: Family, told: Sequence[Labels], kind: str, numbers: Sequence[int]) -> bytes:
+    opening = f"{family.name}{{".encode()
+    last = labels_of(family.labels[-1:], (kind,)).hole if kind else b""
+    closing = (b"," + last if last else b"") + b"} %d\n"
+    lines = opening + (closing + opening).join([labels.hole for labels in told]) + closing
+    return lines % tuple(numbers)
+
+
 def written_histogram(family: Family, values: Iterable[tuple[Told, Distribution]]) -> str:
-    template = _template(family)
-    lines = [_head(family)]
+    parts = _template(family)
+    lines = []
     for labels, spread in values:
-        filled = template.replace(_HOLE, _text(family, labels).replace("%", "%%"))
-        lines.append(filled % (*spread.counts, number(spread.sum), spread.counts[-1]))
-    return "".join(lines)
+        told = labels if isinstance(labels, Labels) else labels_of(family.labels, labels)
+        numbers = (*spread.counts, encoded(number(spread.sum)), spread.counts[-1])
+        lines.append(told.hole.join(parts) % numbers)
+    return _head(family) + b"".join(lines).decode()
 
 
 def _text(family: Family, labels: Told) -> str:
@@ -136,11 +161,12 @@ def _head(family: Family) -> str:
     return f"# HELP {family.name} {text}\n# TYPE {family.name} {family.kind}\n"
 
 
-def _template(family: Family) -> str:
-    """The lines of one histogram, with a hole for its labels and one for each number."""
-    comma, braces = ("," if family.labels else ""), (f"{{{_HOLE}}}" if family.labels else "")
-    hole = _HOLE if family.labels else ""
+def _template(family: Family) -> list[bytes]:
+    """The lines of one histogram with a hole for each number, in the parts that its labels stand between."""
+    comma, braces = ("," if family.labels else ""), (f"{{{_LABELS}}}" if family.labels else "")
+    labels = _LABELS if family.labels else ""
     lines = [
-        f'{family.name}_bucket{{{hole}{comma}le="{text}"}} %d\n' for text in (*map(bound_text, family.bounds), "+Inf")
+        f'{family.name}_bucket{{{labels}{comma}le="{text}"}} %d\n' for text in (*map(bound_text, family.bounds), "+Inf")
     ]
-    return "".join((*lines, f"{family.name}_sum{braces} %s\n", f"{family.name}_count{braces} %d\n"))
+    whole = "".join((*lines, f"{family.name}_sum{braces} %b\n", f"{family.name}_count{braces} %d\n"))
+    return [part.encode() for part in whole.split(_LABELS)]

@@ -18,6 +18,7 @@ from agent.kernel.pins import NotLoaded, Pins, open_map
 from agent.pods import CgroupId
 from agent.signals import FIELDS
 from agent.slots import Key, Owner
+from agent.snapshot import Histograms
 
 COUNTERS = tuple(layout.COUNTERS.names or ())
 
@@ -129,6 +130,10 @@ class PinnedMaps:
         connections: list[int] = (opened - slots["connections_closed"].astype(np.int64)).tolist()
         return connections
 
+    def histograms(self, slot: int) -> Histograms:
+        """A copy of all histograms of one slot."""
+        return self.slots.copy(slot)
+
     def histogram(self, name: str, slot: int) -> npt.NDArray[np.uint32]:
         """A copy of one histogram of one slot."""
         copy: npt.NDArray[np.uint32] = self.slots.first(slot + 1)[name][slot].copy()
@@ -152,17 +157,17 @@ class SlotMemory:
         self._capacity = capacity
         self._views = self._map(min(_FIRST_MAPPED, capacity))
 
-    def _map(self, count: int) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
-        """The first slots whole, and their scalars alone as one opaque element a slot."""
+    def _map(self, count: int) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void], mmap.mmap]:
+        """The first slots whole, their scalars alone as one opaque element a slot, and the memory of both."""
         memory = bpfsys.map_memory(self._descriptor, count * _STRIDE_BYTES, writable=True)
         whole: npt.NDArray[np.void] = np.ndarray(count, layout.SLOT, buffer=memory, strides=(_STRIDE_BYTES,))
         # numpy copies an opaque element with one memcpy: twice as fast as word by word
         scalars: npt.NDArray[np.void] = np.ndarray(
             count, f"V{8 * len(FIELDS)}", buffer=memory, strides=(_STRIDE_BYTES,)
         )
-        return whole, scalars
+        return whole, scalars, memory
 
-    def _grown(self, count: int) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
+    def _grown(self, count: int) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void], mmap.mmap]:
         if count > len(self._views[0]):
             self._views = self._map(min(1 << (count - 1).bit_length(), self._capacity))
         return self._views
@@ -178,9 +183,15 @@ class SlotMemory:
         """
         return self._grown(count)[1][:count]
 
+    def copy(self, slot: int) -> np.void:
+        """One slot as struct sonde_slot, by one memcpy: numpy would copy it member by member."""
+        begin = slot * _STRIDE_BYTES
+        found: np.void = np.frombuffer(self._grown(slot + 1)[2][begin : begin + layout.SLOT.itemsize], layout.SLOT)[0]
+        return found
+
     def column(self, name: str) -> list[int]:
         """One scalar of every slot there is."""
-        whole, _ = self._map(self._capacity)
+        whole, _, _ = self._map(self._capacity)
         values: list[int] = whole[name].tolist()
         return values
 

@@ -99,12 +99,20 @@ def serve(page: Page, bind: str, port: int, state: State | None = None) -> tuple
         server = _Server((str(address[0]), port), family, page, state)
     except OSError as error:
         raise OSError(f"cannot listen at {bind}:{port} for metrics: {error.strerror or error}") from error
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="metrics", daemon=True)
+    ended = threading.Event()
+
+    def accept() -> None:
+        # serve_forever() would look again and again whether it shall end
+        while not ended.is_set():
+            server.handle_request()
+
+    thread = threading.Thread(target=accept, name="metrics", daemon=True)
     thread.start()
 
     def close() -> None:
-        server.shutdown()
-        server.server_close()
+        ended.set()
+        server.socket.shutdown(socket.SHUT_RDWR)  # wakes who waits for the next connection
         thread.join()
+        server.server_close()
 
     return server.server_port, close

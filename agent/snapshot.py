@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,17 @@ from agent.slots import Owner
 Histogram = npt.NDArray[np.uint32]
 
 
+class Histograms(Protocol):
+    """Those of one slot, by field of struct sonde_slot."""
+
+    def __getitem__(self, name: str, /) -> Histogram: ...
+
+
 @dataclass(frozen=True, slots=True)
 class SlotState:
     owner: Owner
     row: Row
-    histograms: Mapping[str, Histogram]  # by field of struct sonde_slot
+    histograms: Histograms
     sockets: Sockets = field(default_factory=Sockets)
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from agent.kernel import layout
 from agent.slots import Key, Owner
-from agent.snapshot import Histogram
+from agent.snapshot import Histogram, Histograms
 
 
 class Unmeasured:
@@ -54,6 +54,9 @@ class Unmeasured:
 
     def connections(self, _count: int) -> list[int]:
         return []
+
+    def histograms(self, slot: int) -> Histograms:
+        raise IndexError(slot)
 
     def histogram(self, name: str, slot: int) -> Histogram:
         raise IndexError(f"{name} of slot {slot}")

@@ -26,7 +26,7 @@ from agent import metrics_server
 from agent.cluster.objects import Pod, Pool, cluster_of
 from agent.kernel import layout
 from agent.metrics import AgentPage
-from agent.signals import FIELDS, HISTOGRAMS
+from agent.signals import FIELDS
 from agent.slots import Owner
 from agent.snapshot import AgentState, PodState, SlotState, Snapshot
 from controller.counts import Counts
@@ -83,7 +83,7 @@ def cost(page: Callable[[], Iterable[str]], times: int) -> tuple[int, float]:
 
 
 def agent_page(pods: int) -> Callable[[], Iterable[str]]:
-    """Copies histograms and rows at each scrape, as the agent does."""
+    """Copies whole slots and rows at each scrape, as the agent does."""
     random = np.random.default_rng(1)
     memory = np.zeros(pods, layout.SLOT)
     for name in USUAL:
@@ -91,12 +91,16 @@ def agent_page(pods: int) -> Callable[[], Iterable[str]]:
     for name in FIELDS:
         memory[name] = random.integers(0, 1 << 30, pods)
 
+    rows = np.array([memory[name].astype(np.int64) for name in FIELDS]).T.tolist()
+    opaque = memory.view(f"V{layout.SLOT.itemsize}")
+
     def take() -> Snapshot:
         states = []
         for number in range(pods):
-            row = [int(memory[name][number]) for name in FIELDS]
-            histograms = {name: memory[name][number].copy() for name in HISTOGRAMS}
-            states.append(PodState("default", pod_name(number), [SlotState(Owner(number, 1), row, histograms)]))
+            histograms = np.frombuffer(opaque[number].tobytes(), layout.SLOT)[0]
+            states.append(
+                PodState("default", pod_name(number), [SlotState(Owner(number, 1), rows[number], histograms)])
+            )
         return Snapshot(1 << 40, states, AgentState({}, 1, 2, 1, 0, 2, {}, 1, 1, 1, 1, 1.0, 1))
 
     return AgentPage(take).page
