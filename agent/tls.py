@@ -130,6 +130,11 @@ def is_controller(peer: Mapping[str, Sequence[bytes]]) -> bool:
     return CONTROLLER.encode() in peer.get("x509_subject_alternative_name", ())
 
 
+def is_agent(peer: Mapping[str, Sequence[bytes]]) -> bool:
+    """The same of an agent's."""
+    return AGENT.encode() in peer.get("x509_subject_alternative_name", ())
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback

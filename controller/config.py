@@ -55,6 +55,7 @@ class Config:
     slo_tpot_s: float = 0.0
     explain_sample: int = 0
     agent_port: int = 9431
+    weights_port: int = 0  # 0: agents get no weights
     ui: bool = False
     seed: int | None = None  # None: from the system
     ignored: tuple[str, ...] = ()  # flags of other pickers, without effect
@@ -103,6 +104,7 @@ def parse(arguments: Sequence[str]) -> Config:
         slo_tpot_s=flags.slo_tpot,
         explain_sample=flags.explain_sample,
         agent_port=flags.agent_port,
+        weights_port=flags.weights_port,
         ui=flags.ui,
         seed=flags.seed,
         ignored=given.ignored,
@@ -128,9 +130,10 @@ def _fault(config: Config) -> str | None:
         missing = [name for name in (CERTIFICATE, KEY) if not (config.cert_path / name).is_file()]
         if missing:
             return f"argument --cert-path: {config.cert_path} has no {' and no '.join(missing)}"
-    ports = [port for port in (config.grpc_port, config.grpc_health_port, config.metrics_port) if port]
+    ports = [config.grpc_port, config.grpc_health_port, config.metrics_port, config.weights_port]
+    ports = [port for port in ports if port]
     if len(set(ports)) < len(ports):
-        return "--grpc-port, --grpc-health-port and --metrics-port must differ"
+        return "--grpc-port, --grpc-health-port, --metrics-port and --weights-port must differ"
     return None
 
 
@@ -226,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grpc-health-port", type=_port, default=9003, metavar="PORT", help="gRPC health")
     add("--metrics-port", type=_port, default=9090, metavar="PORT", help="Prometheus, and the live page")
     add("--metrics-bind", type=_ip, metavar="IP", help="address of the metrics; 127.0.0.1 closes them; else as --bind")
-    add("--bind", type=_ip, default="0.0.0.0", metavar="IP", help="address of all three ports")
+    add("--bind", type=_ip, default="0.0.0.0", metavar="IP", help="address of all ports")
     _truth_flag(add, "--secure-serving", True, "TLS on the ext_proc port")
     add(
         "--cert-path",
@@ -300,6 +303,14 @@ def _parser() -> argparse.ArgumentParser:
         help="explain each Nth pick in the log and at /debug/explain on the metrics port; 0: none",
     )
     add("--agent-port", type=_port, default=9431, metavar="PORT", help="where agents serve their stream")
+    add(
+        "--weights-port",
+        type=_port,
+        default=0,
+        metavar="PORT",
+        help="where agents get the weights of connections that no gateway picks for, as for their own stream by mutual "
+        "TLS; 0: none",
+    )
     add(
         "--ui",
         type=_truth,

@@ -45,12 +45,14 @@ from controller.snapshot import Snapshot, Totals, snapshot
 from controller.starting import StartError, budgets, clusters, limits_of, listen, trust
 from controller.table import Table
 from controller.trust import Trust
+from controller.weights.steering import Steering, steering
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CERTIFICATE_LOOK_S = 1.0
 SNAPSHOT_LIMIT_S = 2.0
+WEIGHTS_GRACE_S = 1.0  # for streams of weights to end in order
 BUSY_S = 1.0  # requests came within so long
 
 LIVENESS = "liveness"
@@ -68,6 +70,7 @@ class Ports:
     grpc: int
     health: int
     metrics: int
+    weights: int | None = None  # None: it serves none
 
 
 async def run(
@@ -125,6 +128,7 @@ class _Controller:
     _clusters: AsyncGenerator[Cluster, None] | None = None
     _trust: Trust = field(default_factory=Trust)
     _distrusted: set[str] = field(default_factory=set)
+    _steering: Steering | None = None
     _server: grpc.aio.Server | None = None
     _health_server: grpc.aio.Server | None = None
     _turns: tuple[int, float] = (0, -1e9)  # the picker's turn when last looked at, and since when it is that
@@ -161,6 +165,7 @@ class _Controller:
             grpc_port = listen(self._server, self.health, config.bind, config.grpc_port, credentials)
             self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
             health_port = listen(self._health_server, self.health, config.bind, config.grpc_health_port, None)
+            self._steering = steering(config, self.table, self._trust)
             loop = asyncio.get_running_loop()
             page = ControllerPage(lambda: _ask(loop, self._snapshot)).page
             pages = web.Pages(
@@ -176,18 +181,22 @@ class _Controller:
             raise StartError(str(error)) from error
         await self._server.start()
         await self._health_server.start()
+        if self._steering:
+            await self._steering.start()
+        weights_port = self._steering.port if self._steering else None
         log.info(
-            "serving pool=%s/%s ext_proc=%d tls=%s health=%d metrics=%d policy=%s ui=%s",
+            "serving pool=%s/%s ext_proc=%d tls=%s health=%d metrics=%d weights=%s policy=%s ui=%s",
             config.pool_namespace,
             config.pool_name,
             grpc_port,
             config.secure_serving,
             health_port,
             metrics_port,
+            weights_port or "off",
             config.policy,
             config.ui,
         )
-        return Ports(grpc_port, health_port, metrics_port)
+        return Ports(grpc_port, health_port, metrics_port, weights_port)
 
     def _credentials(self) -> grpc.ServerCredentials:
         """Raises CertificateError."""
@@ -214,6 +223,8 @@ class _Controller:
         }
         if self.config.ui:
             work["live"] = Live(self._document, self.board).run()
+        if self._steering:
+            work["weights"] = self._steering.run(lambda: self.synced is not None)
         if self._certificates:
             work["certificates"] = _look_at(self._certificates)
         return [group.create_task(task, name=name) for name, task in work.items()]
@@ -233,11 +244,15 @@ class _Controller:
             await self._server.stop(None)
         await stopping
         hurried.cancel()
+        if self._steering:
+            await self._steering.close(WEIGHTS_GRACE_S)
         if self.agents:
             self.agents.close()
 
     async def close(self) -> None:
         self.board.close()
+        if self._steering:
+            await self._steering.close(None)
         for server in (self._server, self._health_server):
             if server:
                 await server.stop(None)
@@ -297,7 +312,11 @@ class _Controller:
         return now - since < BUSY_S
 
     def _snapshot(self) -> Snapshot:
-        return snapshot(self.table, self._totals(), self.counts.view(), time.monotonic())
+        return snapshot(self.table, self._totals(), self.counts.view(), time.monotonic(), self._weights())
+
+    def _weights(self) -> list[float] | None:
+        told = self._steering.weighing.weights() if self._steering else None
+        return None if told is None else told.tolist()
 
     def _document(self) -> document.Document:
         config = self.config
@@ -312,7 +331,7 @@ class _Controller:
             price_unit=document.SECONDS if config.policy == "sonde" else document.REQUESTS,
         )
         now = time.monotonic()
-        return document.document(self.table, self.picker.ranks(now), self.picker.last, summary, now)
+        return document.document(self.table, self.picker.ranks(now), self.picker.last, summary, now, self._weights())
 
     def _totals(self) -> Totals:
         traffic = self.agents.traffic if self.agents else None
@@ -326,6 +345,9 @@ class _Controller:
             agent_reconnects=traffic.reconnects if traffic else 0,
             scrapes_good=scrapes.good if scrapes else 0,
             scrapes_failed=scrapes.failed if scrapes else 0,
+            weight_watchers=self._steering.service.watchers if self._steering else 0,
+            weight_frames=self._steering.service.frames if self._steering else 0,
+            weight_moves=self._steering.weighing.scale.moves if self._steering else 0,
         )
 
 

@@ -59,6 +59,7 @@ class PodLine(msgspec.Struct, frozen=True):
     unshown: int
     picks: Mapping[str, int]
     fault: str = ""  # of an accelerator, with its id
+    weight: float | None = None  # of connections that agents steer; None: none was told
 
 
 class Alternative(msgspec.Struct, frozen=True):
@@ -101,13 +102,21 @@ class Document(msgspec.Struct, frozen=True):
     picks: tuple[PickLine, ...]
 
 
-def document(table: Table, ranks: Sequence[float], last: LastPicks, summary: Summary, now: float) -> Document:
+def document(
+    table: Table,
+    ranks: Sequence[float],
+    last: LastPicks,
+    summary: Summary,
+    now: float,
+    weights: Sequence[float] | None = None,
+) -> Document:
     """To be made by the table's owner; it may then be read by any thread. `ranks` are those of a usual request."""
+    told: Sequence[float | None] = weights if weights is not None else [None] * len(table.rows)
     return Document(
         round(now, 3),
         summary,
         _agents(table, now),
-        tuple(_pod(row, rank, now) for row, rank in zip(table.rows, ranks, strict=True)),
+        tuple(_pod(row, rank, now, weight) for row, rank, weight in zip(table.rows, ranks, told, strict=True)),
         tuple(map(_pick, last.latest())),
     )
 
@@ -138,7 +147,7 @@ def split(rank: float) -> tuple[float, tuple[str, ...]]:
     return round(rank, 4), tuple(against)
 
 
-def _pod(row: Row, full_rank: float, now: float) -> PodLine:
+def _pod(row: Row, full_rank: float, now: float, weight: float | None) -> PodLine:
     endpoint = row.endpoint
     rank, against = split(full_rank)
     kernel = _kernel(row, now)
@@ -169,6 +178,7 @@ def _pod(row: Row, full_rank: float, now: float) -> PodLine:
         unshown=row.ledger.unshown,
         picks={reason.value: count for reason, count in row.picks.items()},
         fault=row.fault,
+        weight=None if weight is None else round(weight, 3),
     )
 
 

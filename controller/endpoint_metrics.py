@@ -149,6 +149,12 @@ _EACH = (
     ),
     _each("endpoint_failure_ratio", "Share of failures among the endpoint's last requests.", lambda e: e.failures),
     _each("endpoint_cold", "1 while the endpoint is new and gets less than its share.", lambda e: e.cold),
+    _each(
+        "endpoint_weight",
+        "What the endpoint is told to get of the connections that agents steer, relative to the others; 0: nothing "
+        "new. There with --weights-port.",
+        lambda e: e.weight,
+    ),
     _each("endpoint_usual_ttft_seconds", "Recent mean time to first token, by the kernel.", lambda e: e.usual_ttft_s),
     _each(
         "endpoint_usual_gap_seconds",
@@ -225,6 +231,21 @@ _TOTALS = (
     _Total(
         counter("sonde_controller_agent_reconnects_total", "Streams to agents that ended or could not be opened."),
         lambda taken: taken.totals.agent_reconnects,
+    ),
+    _Total(
+        gauge("sonde_controller_weight_watchers", "Agents that get weights for connections from this controller."),
+        lambda taken: taken.totals.weight_watchers,
+    ),
+    _Total(
+        counter("sonde_controller_weight_frames_total", "Frames of weights sent to agents."),
+        lambda taken: taken.totals.weight_frames,
+    ),
+    _Total(
+        counter(
+            "sonde_controller_weight_changes_total",
+            "Times the pool's weights were told anew: a few a minute while nothing changes.",
+        ),
+        lambda taken: taken.totals.weight_moves,
     ),
 )
 _SCRAPES = counter(

@@ -5,6 +5,7 @@ Taken by the event loop, which owns the table; read anywhere. Refuses to know ho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controller.counts import Requests
@@ -42,6 +43,7 @@ class EndpointView:
     ejected: bool = False
     failures: float = 0.0
     cold: bool = False
+    weight: float | None = None  # as last told to agents; None: none was
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,9 @@ class Totals:
     agent_reconnects: int = 0
     scrapes_good: int = 0
     scrapes_failed: int = 0
+    weight_watchers: int = 0
+    weight_frames: int = 0
+    weight_moves: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +81,16 @@ class Snapshot:
     requests: Requests
 
 
-def snapshot(table: Table, totals: Totals, requests: Requests, now: float) -> Snapshot:
-    """To be taken by the table's owner; the page is then written elsewhere."""
+def snapshot(
+    table: Table, totals: Totals, requests: Requests, now: float, weights: Sequence[float] | None = None
+) -> Snapshot:
+    """To be taken by the table's owner; the page is then written elsewhere. `weights`: of each row, where told."""
     table.refresh(now)
-    endpoints = tuple(_view(row, float(table.fleet.speed[row.index]), now) for row in table.rows)
+    told: Sequence[float | None] = weights if weights is not None else [None] * len(table.rows)
+    endpoints = tuple(
+        _view(row, float(table.fleet.speed[row.index]), now, weight)
+        for row, weight in zip(table.rows, told, strict=True)
+    )
     nodes = tuple(
         NodeView(name, node.alive and now < node.believed_until_s(), now - node.heard_at_s)
         for name, node in table.nodes.items()
@@ -87,7 +98,7 @@ def snapshot(table: Table, totals: Totals, requests: Requests, now: float) -> Sn
     return Snapshot(table.name, endpoints, nodes, totals, requests)
 
 
-def _view(row: Row, speed: float, now: float) -> EndpointView:
+def _view(row: Row, speed: float, now: float, weight: float | None) -> EndpointView:
     kernel, engine = row.fresh_kernel(now), row.fresh_engine(now)
     waiting = engine.waiting if engine else None
     return EndpointView(
@@ -115,4 +126,5 @@ def _view(row: Row, speed: float, now: float) -> EndpointView:
         ejected=row.ejected,
         failures=row.failures.rate(now),
         cold=row.ready_at_s is not None,
+        weight=weight,
     )

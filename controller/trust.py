@@ -1,9 +1,13 @@
-"""How the agents' streams are opened: by mutual TLS, or in plain text where that is allowed. Knows no frames."""
+"""How streams between agents and controllers are opened and served: by mutual TLS, or in plain text where allowed.
+
+Knows no frames.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import grpc
 import grpc.aio
 
 from agent import tls
@@ -21,6 +25,10 @@ class Trust:
 
     def allows(self, ip: str) -> bool:
         return self._files is not None or self._plain or tls.is_loopback(ip)
+
+    def server_credentials(self) -> grpc.ServerCredentials | None:
+        """For what agents dial; None: plain text."""
+        return tls.server_credentials(self._files) if self._files else None
 
     def channel(self, address: Address, options: Options) -> grpc.aio.Channel:
         """By the files of this moment, so that a rotation needs no restart."""

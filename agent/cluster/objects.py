@@ -30,6 +30,9 @@ MAX_TARGET_NAME = 253
 # which of the pool's target ports a pod serves, such as "8000,8001"; the first that is there counts
 ACTIVE_PORTS = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports")
 
+# on a pool: the Service of its namespace whose connections agents may steer to its pods
+BALANCE_SERVICE = "sonde.dev/balance-service"
+
 AGENT_LABEL = ("app.kubernetes.io/name", "sonde-agent")
 
 
@@ -58,6 +61,7 @@ class Pool:
     failure_mode: str
     created: str  # RFC 3339 or ""; sorts by age
     app_protocol: str = "http"
+    balance_service: str = ""  # as the annotation has it, a name or not; "": none
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +286,7 @@ def _pool(fields: Fields, metadata: Fields, labels: dict[str, str], ports: tuple
         failure_mode=picker.one_of("failureMode", FAILURE_MODES, default="FailClose"),
         created=metadata.time("creationTimestamp"),
         app_protocol=fields.fields("spec").one_of("appProtocol", APP_PROTOCOLS, default="http"),
+        balance_service=metadata.fields("annotations", optional=True).text(BALANCE_SERVICE, default=""),
     )
 
 

@@ -21,6 +21,7 @@ def test_the_defaults_are_the_fields(tmp_path: Path) -> None:
     assert config.refresh_metrics_interval_s == pytest.approx(0.05)
     assert (config.max_endpoints, config.conformance_hooks, config.cert_reload) == (1, False, True)
     assert (config.drain_delay_s, config.drain_timeout_s) == (5, 30)
+    assert config.weights_port == 0
     assert (config.slo_ttft_s, config.slo_tpot_s, config.explain_sample) == (5, 0, 0)
 
 
@@ -37,6 +38,8 @@ def test_switches_take_a_value_or_none_as_in_go(tmp_path: Path, flag: str, wante
     [
         (["--grpc-port", "70000"], "no port number"),
         (["--grpc-port", "9003"], "must differ"),
+        (["--weights-port", "9090"], "must differ"),
+        (["--weights-port", "-1"], "no port number"),
         (["--refresh-metrics-interval", "50"], "no duration"),
         (["--refresh-metrics-interval", "1us"], "shortest"),
         (["--secure-serving=maybe"], "neither true nor false"),

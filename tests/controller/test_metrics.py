@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +17,15 @@ from controller.table import Table
 from tests.controller.known import asked, engine, frame, kernel, pod, table
 
 
-def page(held: Table, now: float = 0.0, totals: Totals | None = None, counts: Counts | None = None) -> str:
+def page(
+    held: Table,
+    now: float = 0.0,
+    totals: Totals | None = None,
+    counts: Counts | None = None,
+    weights: Sequence[float] | None = None,
+) -> str:
     view = (counts or Counts()).view()
-    return "".join(ControllerPage(lambda: snapshot(held, totals or Totals(), view, now)).page())
+    return "".join(ControllerPage(lambda: snapshot(held, totals or Totals(), view, now, weights)).page())
 
 
 def read(text: str) -> dict[tuple[str, frozenset[Any]], float]:
@@ -66,6 +73,13 @@ def test_the_fields_names_are_kept(name: str) -> None:
     assert name in page(held)
 
 
+def test_weights_are_there_where_they_were_told() -> None:
+    held = table(pod("a"), pod("b"))
+    text = page(held, weights=[1.0, 0.0])
+    assert value(text, "sonde_controller_endpoint_weight", pod="b") == 0.0
+    assert "sonde_controller_endpoint_weight{" not in page(held)
+
+
 def test_series_go_with_their_endpoint() -> None:
     assert 'pod="a"' in page(table(pod("a")))
     assert 'pod="a"' not in page(table(pod("b")))
@@ -83,7 +97,7 @@ def test_every_family_that_is_documented_is_on_the_page_and_no_other() -> None:
     counts.ended(series, 1.0)
     counts.refused(503, series)
     counts.declined("saturated", "batch", -1)
-    found = {family.name: family for family in text_string_to_metric_families(page(held, counts=counts))}
+    found = {family.name: family for family in text_string_to_metric_families(page(held, counts=counts, weights=[0.5]))}
     assert found.keys() == {family.name.removesuffix("_total") for family in FAMILIES}
     assert all(family.samples for family in found.values())
     assert all(found[family.name.removesuffix("_total")].documentation == family.help for family in FAMILIES)

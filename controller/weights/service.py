@@ -1,0 +1,112 @@
+"""Serves the weights to the agents that ask for them (agent/proto/weights.proto); decides nothing about their content.
+
+The agents dial, since they are many and a controller's Service finds whichever controllers are there. An agent that
+reads slowly gets the newest frame when it is ready: nothing is queued for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import grpc.aio
+
+from agent import tls
+from agent.proto import weights_pb2_grpc
+from agent.proto.weights_pb2 import EndpointWeights, WeightsRequest
+from controller.model import address_of
+
+log = logging.getLogger(__name__)
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second controller on the port must fail, not share it
+    ("grpc.keepalive_time_ms", 10_000),  # an agent whose node died is found out and forgotten
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # agents may ask as often whether we live
+)
+_NAME_LIMIT = 80
+
+
+class Service(weights_pb2_grpc.WeightsServicer):
+    """With `agents_only` a stream needs an agent's certificate; TLS itself has verified it."""
+
+    def __init__(self, agents_only: bool = False, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self.frames = 0  # sent
+        self._agents_only = agents_only
+        self._clock_s = clock_s
+        self._wakes: set[asyncio.Event] = set()
+        self._frame: EndpointWeights | None = None
+        self._at_s = 0.0
+        self._version = 0
+        self._closed = False
+
+    @property
+    def watchers(self) -> int:
+        return len(self._wakes)
+
+    def publish(self, frame: EndpointWeights, at_s: float) -> None:
+        """Each watcher gets it. `at_s`: when its prices were true."""
+        self._frame, self._at_s = frame, at_s
+        self._version += 1
+        self._ring()
+
+    def close(self) -> None:
+        """Every stream ends, in order, after the frame it is sending."""
+        self._closed = True
+        self._ring()
+
+    def _ring(self) -> None:
+        for wake in self._wakes:
+            wake.set()
+
+    async def Watch(self, request: WeightsRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[EndpointWeights]:
+        if self._agents_only and not tls.is_agent(context.auth_context()):
+            log.warning("weights refused, no agent's certificate peer=%s", context.peer())
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "an agent's certificate is needed")
+        wake = asyncio.Event()
+        self._wakes.add(wake)
+        node, name = request.node[:_NAME_LIMIT], request.subscriber[:_NAME_LIMIT]
+        peer = context.peer()  # asked for once: after the call has ended grpcio reads freed memory here
+        log.info("weights: watcher came node=%r name=%r peer=%s", node, name, peer)
+        try:
+            async for frame in self._frames(wake):
+                yield frame
+        finally:
+            self._wakes.discard(wake)
+            log.info("weights: watcher left node=%r name=%r peer=%s", node, name, peer)
+
+    async def _frames(self, wake: asyncio.Event) -> AsyncIterator[EndpointWeights]:
+        seen, sequence = 0, 0
+        while not self._closed:
+            if self._frame is not None and seen != self._version:
+                seen, sequence = self._version, sequence + 1
+                self.frames += 1
+                yield self._stamped(self._frame, sequence)
+            else:
+                await wake.wait()
+                wake.clear()
+
+    def _stamped(self, frame: EndpointWeights, sequence: int) -> EndpointWeights:
+        own = EndpointWeights()
+        own.CopyFrom(frame)
+        own.sequence = sequence
+        own.age_us = round(max(0.0, self._clock_s() - self._at_s) * 1e6)
+        return own
+
+
+def make_server(
+    service: Service, bind: str, port: int, credentials: grpc.ServerCredentials | None = None
+) -> tuple[grpc.aio.Server, int]:
+    """A server that is not started yet, and its port. Raises OSError where the address cannot be had."""
+    server = grpc.aio.server(options=_OPTIONS)
+    weights_pb2_grpc.add_WeightsServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    address = address_of(bind, port)
+    try:
+        if credentials is None:
+            return server, server.add_insecure_port(address)
+        return server, server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen at {address} for weights: {error}") from error
