@@ -77,5 +77,15 @@ LATE = Refusal(
 )
 
 
+# For bodies. One that alone exceeds what may be held of all will never fit.
+CROWDED = Refusal(
+    503,
+    "ServiceUnavailable",
+    "the endpoint picker holds too many unfinished request bodies, this one had to go",
+    ((DROPPED_REASON, "evicted-queue-pressure"), (RETRY_AFTER, str(RETRY_AFTER_S))),
+)
+TOO_LARGE = Refusal(413, "RequestEntityTooLarge", "request body is larger than all bodies together may be")
+
+
 def unknown_model(model: str) -> Refusal:
     return Refusal(404, "NotFound", f"no InferenceModel of this pool is for model {model!r}")

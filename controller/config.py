@@ -16,10 +16,13 @@ from controller.policies.registry import POLICIES
 from controller.tls import CERTIFICATE, KEY
 
 SHORTEST_REFRESH_S = 0.001
+SMALLEST_BODY_MEMORY_BYTES = 1 << 20
 MOST_ENDPOINTS = 16  # a header and a retry policy have no use for more
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+")
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+_SIZE = re.compile(r"([0-9]{1,15})(|k|M|G|Ki|Mi|Gi)")
+_SIZES = {"": 1, "k": 1000, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 # as Go's strconv.ParseBool, whose forms the field's manifests use
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
@@ -46,6 +49,7 @@ class Config:
     max_endpoints: int = 1
     request_body_mode: str = "auto"
     conformance_hooks: bool = False
+    body_memory_bytes: int | None = None  # None: by what the process may use
     drain_delay_s: float = 5.0
     drain_timeout_s: float = 30.0
     refresh_metrics_interval_s: float = 0.05  # of engines that nothing else measures
@@ -95,6 +99,7 @@ def parse(arguments: Sequence[str]) -> Config:
         max_endpoints=flags.max_endpoints,
         request_body_mode=flags.request_body_mode,
         conformance_hooks=flags.conformance_hooks,
+        body_memory_bytes=flags.body_memory,
         drain_delay_s=flags.drain_delay,
         drain_timeout_s=flags.drain_timeout,
         refresh_metrics_interval_s=flags.refresh_metrics_interval,
@@ -161,6 +166,17 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
     return int(text)
+
+
+def _size(text: str) -> int | None:
+    """Bytes of a quantity in Kubernetes' form, such as 512Mi; None for "auto"."""
+    if text == "auto":
+        return None
+    found = _SIZE.fullmatch(text)
+    size = int(found[1]) * _SIZES[found[2] or ""] if found else 0
+    if size < SMALLEST_BODY_MEMORY_BYTES:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a size from 1Mi, such as 512Mi or 1Gi")
+    return size
 
 
 def _ip(text: str) -> str:
@@ -265,6 +281,14 @@ def _parser() -> argparse.ArgumentParser:
         help="how a gateway that sends no protocol_config sends bodies; auto: as it turns out",
     )
     _truth_flag(add, "--conformance-hooks", False, "obey the conformance suite's headers; any client can steer by them")
+    add(
+        "--body-memory",
+        type=_size,
+        default="auto",
+        metavar="SIZE",
+        help="of all request bodies that are held at once, such as 512Mi; beyond it those that stall get 503; auto: "
+        "a quarter of what the process may use, at most 1Gi",
+    )
     add(
         "--drain-delay",
         type=duration_s,

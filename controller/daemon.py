@@ -42,7 +42,7 @@ from controller.model import Address, ClusterChanged, Event, address_of
 from controller.modes import ASSUMED_MODES
 from controller.picker import Picker
 from controller.snapshot import Snapshot, Totals, snapshot
-from controller.starting import StartError, budgets, clusters, limits_of, listen, trust
+from controller.starting import StartError, body_memory_bytes, budgets, clusters, limits_of, listen, trust
 from controller.table import Table
 from controller.trust import Trust
 from controller.weights.steering import Steering, steering
@@ -147,7 +147,11 @@ class _Controller:
             explainer=Explainer(config.explain_sample),
             affinity=Affinity(by_page=config.policy in PAGE_POLICIES),
         )
-        manner = extproc.Manner(assumed_mode=ASSUMED_MODES[config.request_body_mode], hooks=config.conformance_hooks)
+        manner = extproc.Manner(
+            assumed_mode=ASSUMED_MODES[config.request_body_mode],
+            hooks=config.conformance_hooks,
+            body_memory_bytes=body_memory_bytes(config),
+        )
         gate, nobody = gate_of(config.policy, known), nobody_of(config.policy)
         self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner, gate, nobody)
 
@@ -339,6 +343,8 @@ class _Controller:
         return Totals(
             exchanges_open=self.processor.open,
             waiting=self.processor.room.waiting,
+            body_bytes=self.processor.bodies.held_bytes,
+            bodies_dropped=self.processor.bodies.dropped,
             agents_known=self.agents.known if self.agents else 0,
             agents_connected=traffic.connected if traffic else 0,
             frames=traffic.frames if traffic else 0,

@@ -213,6 +213,21 @@ _TOTALS = (
         lambda taken: taken.totals.waiting,
     ),
     _Total(
+        gauge(
+            "sonde_controller_body_bytes",
+            "Bytes of request bodies that are held: they have not come whole, or wait, or are on their way back.",
+        ),
+        lambda taken: taken.totals.body_bytes,
+    ),
+    _Total(
+        counter(
+            "sonde_controller_bodies_dropped_total",
+            "Requests that got 503 because too many bodies were held (--body-memory) and theirs had not grown for the "
+            "longest time.",
+        ),
+        lambda taken: taken.totals.bodies_dropped,
+    ),
+    _Total(
         gauge("sonde_controller_endpoints", "Endpoints of the pool: pods times serving ports."),
         lambda taken: len(taken.endpoints),
     ),

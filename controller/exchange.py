@@ -143,6 +143,11 @@ class Exchange:
         return self._size
 
     @property
+    def held_bytes(self) -> int:
+        """Of the body, here until it is answered."""
+        return self._size if self._chunks else 0
+
+    @property
     def undecided(self) -> bool:
         """Whether the gateway may be waiting for an answer to its headers, or may not."""
         return self._state is _State.BODY and self._mode == UNDECLARED

@@ -61,6 +61,8 @@ class Totals:
 
     exchanges_open: int = 0
     waiting: int = 0
+    body_bytes: int = 0
+    bodies_dropped: int = 0
     agents_known: int = 0
     agents_connected: int = 0
     frames: int = 0

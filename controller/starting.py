@@ -15,7 +15,9 @@ from grpc_health.v1 import health, health_pb2_grpc
 from agent import tls as agent_tls
 from agent.cluster import folder
 from agent.cluster.objects import Cluster
+from controller import memory
 from controller.config import Config
+from controller.extproc import BODY_MEMORY_BYTES as MOST_BODY_MEMORY_BYTES
 from controller.model import address_of
 from controller.policies.admission import Budgets
 from controller.saturation import LimitError, Limits, limits
@@ -56,6 +58,14 @@ def budgets(config: Config) -> Budgets:
     if config.policy != "sonde":
         return Budgets()
     return Budgets(config.slo_ttft_s or None, config.slo_tpot_s or None)
+
+
+def body_memory_bytes(config: Config) -> int:
+    """As told, else a quarter of what the process may use: a body is copied up to three times on its way."""
+    if config.body_memory_bytes is not None:
+        return config.body_memory_bytes
+    allowed = memory.allowed_bytes()
+    return MOST_BODY_MEMORY_BYTES if allowed is None else min(MOST_BODY_MEMORY_BYTES, allowed // 4)
 
 
 def limits_of(policy: str) -> Limits:

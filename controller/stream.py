@@ -1,0 +1,213 @@
+"""One exchange and its pick, on one gRPC stream: takes messages, asks for the pick, sends answers, accounts for all.
+
+Owns what must be given back when the stream ends, however it ends; refuses to know how long it may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from controller.bodies import Bodies
+from controller.classes import CROWDED, TOO_LARGE, Refusal, unknown_model
+from controller.counts import Counts, Series
+from controller.exchange import Exchange
+from controller.model import Request
+from controller.models import UnknownModel
+from controller.picker import Pick
+from controller.policies.admission import Waiter
+from controller.resolving import Resolver
+from controller.room import Room
+
+
+class Crowded(Exception):
+    """This stream's body has to go: too many are held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all streams of one controller have in common."""
+
+    resolver: Resolver
+    room: Room
+    counts: Counts
+    bodies: Bodies[Stream]
+    fault: Callable[[Exception], bool]  # notes a fault of ours; whether the request goes on without a pick
+
+
+class Stream:
+    """One exchange and its pick, on one gRPC stream."""
+
+    __slots__ = (
+        "_began_s",
+        "_judged",
+        "_limit_at_s",
+        "_next",
+        "_sent",
+        "_series",
+        "_shared",
+        "context",
+        "evicted",
+        "exchange",
+        "limit",
+        "peer",
+        "pick",
+        "saw_end",
+    )
+
+    def __init__(self, exchange: Exchange, shared: Shared, context: grpc.aio.ServicerContext) -> None:
+        self.exchange = exchange
+        self.context = context
+        self.peer = ""
+        self.pick: Pick | None = None
+        self.saw_end = False  # the gateway closed the stream, with or after the response
+        self.evicted = False
+        self.limit: asyncio.Timeout | None = None  # of the request's arrival
+        self._shared = shared
+        self._limit_at_s: float | None = None  # when the limit ended before the body had to go
+        self._next: asyncio.Future[Any] | None = None  # a message that is already waited for
+        self._began_s = time.monotonic()
+        self._series: Series | None = None  # what the request is counted under, once it came to its pick
+        self._sent = False
+        self._judged = False
+
+    async def look(self, limit_s: float) -> bool:
+        """Waits so long for the next message and leaves it to step(): gRPC loses what a cancelled read would get."""
+        self._next = asyncio.ensure_future(self.context.read())
+        await asyncio.wait({self._next}, timeout=limit_s)
+        return self._next.done()
+
+    async def step(self) -> bool:
+        """Reads one message and sends what it leads to; False once the stream has nothing more to say.
+
+        Raises Crowded if its body has to go.
+        """
+        awaited, self._next = self._next, None
+        message = await (awaited or self.context.read())
+        if message is grpc.aio.EOF:
+            return False
+        answers = self._guarded(lambda: self.exchange.receive(message))
+        self._hold()
+        await self.send(answers)
+        if self.exchange.asks is not None:
+            answers = await self._settled()
+            self._keep()
+            await self.send(answers)
+            self._sent = bool(self.exchange.destination)
+            self._shared.bodies.let_go(self)
+        if self.exchange.served is not None and not self._judged:
+            self._judged = True
+            if self.pick:
+                self.pick.served_by(self.exchange.served, time.monotonic())
+        return not self.exchange.over
+
+    def _hold(self) -> None:
+        """Says how much is held now; who has to go for it is told."""
+        size_bytes = self.exchange.held_bytes
+        if size_bytes and not self.evicted:
+            for stream in self._shared.bodies.hold(self, size_bytes):
+                stream.evict()
+        if self.evicted:
+            raise Crowded
+
+    def _keep(self) -> None:
+        """The request has its answer, so that its body may not go any more."""
+        self._shared.bodies.keep(self)
+        if self.evicted and self.limit is not None and not self.limit.expired():
+            self.limit.reschedule(self._limit_at_s)
+            self.evicted = False
+
+    def evict(self) -> None:
+        """Ends what this stream waits for. Its request has no answer yet, or it would not have been chosen."""
+        self.evicted = True
+        if self.limit is not None and not self.limit.expired():
+            self._limit_at_s = self.limit.when()
+            self.limit.reschedule(asyncio.get_running_loop().time())
+
+    async def give_up(self, late: Refusal) -> None:
+        """The request did not come whole in time, or its body had to go."""
+        refusal = late
+        if self.evicted:
+            refusal = CROWDED if self.exchange.size_bytes <= self._shared.bodies.limit_bytes else TOO_LARGE
+        await self.send(self._refuse(refusal))
+        if not self.exchange.over and not self.exchange.answered:  # an orderly end would lose the rest of it
+            await self.context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, late.text)
+
+    async def send(self, answers: list[bytes]) -> None:
+        for answer in answers:
+            await self.context.write(answer)
+
+    def _guarded(self, act: Callable[[], list[bytes]]) -> list[bytes]:
+        """Whatever goes wrong in here, the gateway gets an answer: it would wait for ever in FULL_DUPLEX_STREAMED."""
+        try:
+            return act()
+        except Exception as error:  # noqa: BLE001 - logged by _fault
+            return self.exchange.fail(self._shared.fault(error))
+
+    async def _settled(self) -> list[bytes]:
+        try:
+            return await self._settle()
+        except Exception as error:  # noqa: BLE001 - as above
+            return self.exchange.fail(self._shared.fault(error))
+
+    async def _settle(self) -> list[bytes]:
+        request = self.exchange.asks
+        assert request is not None
+        began = time.perf_counter()
+        now = time.monotonic()
+        try:
+            request = replace(request, resolved=self._shared.resolver.resolve(request, now))
+        except UnknownModel as error:
+            return self._refuse(unknown_model(error.model))
+        outcome = self._shared.room.enter(request, now, self.exchange.hurried)
+        decision_s = time.perf_counter() - began
+        self._series = self._shared.counts.picked(request, decision_s, size_bytes=self.exchange.size_bytes)
+        if isinstance(outcome, Waiter):
+            outcome = await self._shared.room.wait(outcome)
+        if isinstance(outcome, Refusal):
+            return self._declined(request, outcome)
+        self.pick = outcome
+        rewrite = request.resolved.rewrite if request.resolved else None
+        return self.exchange.answer(self.pick.destination, rewrite)
+
+    def _declined(self, request: Request, refusal: Refusal) -> list[bytes]:
+        if refusal.declined and request.resolved:
+            self._shared.counts.declined(refusal.declined, request.resolved.objective, request.resolved.priority)
+        return self._refuse(refusal)
+
+    def _refuse(self, refusal: Refusal) -> list[bytes]:
+        return self.exchange.refuse(refusal.status, refusal.code, refusal.text, refusal.headers)
+
+    def close(self) -> None:
+        self._shared.bodies.let_go(self)
+        if self._next is not None:
+            self._next.cancel()
+        now = time.monotonic()
+        self._count_end(now)
+        if self.pick is None:
+            return
+        if not self._sent:
+            self.pick.drop(now)
+        elif self.saw_end and not self.exchange.outlives_stream:
+            self.pick.end(now)
+        else:
+            self.pick.detach(now)
+
+    def _count_end(self, now: float) -> None:
+        if self.exchange.refused is not None:
+            self._shared.counts.refused(self.exchange.refused, self._series)
+        if self._series is None:
+            return
+        status = self.exchange.response_status
+        if status is not None and self.pick is not None:
+            self.pick.answered(status, now)
+        if status is not None and status >= 400:
+            self._shared.counts.failed(status, self._series)
+        followed = self.pick is None or not self._sent or (self.saw_end and not self.exchange.outlives_stream)
+        self._shared.counts.ended(self._series, now - self._began_s if followed else None)
