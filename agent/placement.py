@@ -9,7 +9,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from agent.pods import CgroupId, ServingPod
+from agent.pods import CgroupId, PodUid, ServingPod
 from agent.slots import Endpoint, Owner, SlotMaps, Table, Wanted, adopt, apply, settle
 from agent.strangers import with_strangers
 from agent.view import Place
@@ -22,7 +22,7 @@ SAY_MISSING_AFTER_S = 1.0
 SEARCH_OFTEN_S = 30.0
 
 NOBODY: Wanted = {}
-Cgroups = Mapping[str, frozenset[CgroupId]]  # by the names of ServingPod.cgroup_names
+Cgroups = Mapping[str, frozenset[CgroupId]]  # by ServingPod.cgroup_name
 
 
 class Maps(SlotMaps, Protocol):
@@ -87,8 +87,11 @@ class Placement:
         for key, pod in missing.items():
             if key not in self._said and now_s - self._missing_since[key] >= SAY_MISSING_AFTER_S:
                 self._said.add(key)
-                why = f"no cgroup with its uid {pod.uid}" if pod.uid else "its manifest has no metadata.uid"
-                log.warning("pod is not measured in the kernel, it stays listed as unknown pod=%s/%s: %s", *key, why)
+                log.warning(
+                    "pod is not measured in the kernel, it stays listed as unknown pod=%s/%s: %s",
+                    *key,
+                    _why_missing(pod),
+                )
 
     def _note_shortage(self, wanted: int) -> None:
         without = wanted - len(self.table.held)
@@ -109,18 +112,31 @@ class Placement:
 def endpoints_of(
     pods: Collection[ServingPod], cgroups: Cgroups
 ) -> tuple[dict[Endpoint, Place], dict[Endpoint, frozenset[CgroupId]]]:
-    """The serving ports of the pods that have a uid, and their cgroups. Of two pods with one uid the first counts."""
+    """The serving ports of the pods that have a uid, and their cgroups. Of two pods with one name the first counts.
+
+    A slot is held under what the cgroup is called after: that is all there is to know before the manifest comes.
+    """
     places: dict[Endpoint, Place] = {}
     wanted: dict[Endpoint, frozenset[CgroupId]] = {}
     for pod in pods:
         for port in pod.ports:
-            if pod.uid is None or Endpoint(pod.uid, port) in places:
+            if pod.uid is None or pod.cgroup_name is None:
                 continue
-            endpoint = Endpoint(pod.uid, port)
+            endpoint = Endpoint(PodUid(pod.cgroup_name), port)
+            if endpoint in places:
+                continue
             places[endpoint] = Place(pod.namespace, pod.name, pod.uid, port)
             wanted[endpoint] = _cgroups_of(pod, cgroups)
     return places, wanted
 
 
 def _cgroups_of(pod: ServingPod, cgroups: Cgroups) -> frozenset[CgroupId]:
-    return frozenset().union(*(cgroups.get(name, frozenset()) for name in pod.cgroup_names))
+    return cgroups.get(pod.cgroup_name, frozenset()) if pod.cgroup_name else frozenset()
+
+
+def _why_missing(pod: ServingPod) -> str:
+    if pod.uid is None:
+        return "its manifest has no metadata.uid"
+    if pod.cgroup_name is None:
+        return "its annotation kubernetes.io/config.hash is the uid of another pod"
+    return f"no cgroup of the name pod{pod.cgroup_name}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NewType
@@ -18,8 +18,10 @@ from agent.engines.places import Hint, hint_of
 PodUid = NewType("PodUid", str)
 CgroupId = NewType("CgroupId", int)
 
-# kubelet gives a static pod the hash of its file as uid, and its mirror in the API server another one
+# kubelet gives a static pod the hash of its file as uid; its mirror in the API server has another one, and says so
 CONFIG_HASH = "kubernetes.io/config.hash"
+CONFIG_MIRROR = "kubernetes.io/config.mirror"
+CONFIG_SOURCE = "kubernetes.io/config.source"  # where kubelet itself has it from: "api", "file", "http"
 
 # Forms that occur: kubepods-burstable-pod<uid with _>.slice (systemd driver), pod<uid> (cgroupfs driver),
 # kubelet-kubepods-pod<uid with _>.slice (kind), kubepods-pod<uid with _>.slice:cri-containerd:<id> (containerd that was
@@ -36,7 +38,7 @@ class ServingPod:
     uid: PodUid | None  # None: the manifest has none, so that no cgroup can be told to be its own
     ip: str | None
     ports: tuple[int, ...]  # target ports of all pools that select it, ascending
-    cgroup_names: frozenset[str]  # what its cgroup may be called after, as uid_in_segment() gives it
+    cgroup_name: str | None  # what its cgroup is called after, as uid_in_segment() gives it
     hints: tuple[Hint, ...] = ()  # of the engine pages behind the ports, in their order; (): nothing is known of them
 
     def hint(self, port: int) -> Hint:
@@ -50,17 +52,18 @@ def serving_pods(cluster: Cluster, node_name: str) -> list[ServingPod]:
         for pod in cluster.pods_of(pool):
             if pod.node == node_name:
                 ports.setdefault((pod.namespace, pod.name), set()).update(serving_ports(pool, pod))
-    return [_serving_pod(cluster.pods[key], ports[key]) for key in sorted(ports)]
+    uids = frozenset(_normal(pod.uid) for pod in cluster.pods.values() if pod.uid)
+    return [_serving_pod(cluster.pods[key], ports[key], uids) for key in sorted(ports)]
 
 
 def known_names(cluster: Cluster) -> frozenset[str]:
-    """What the cgroups of all pods that are known may be called after, of those too that no pool selects."""
-    pods = [(pod.uid, pod.annotations.get(CONFIG_HASH)) for pod in cluster.pods.values()]
-    return frozenset(_normal(name) for names in pods for name in names if name)
+    """What the cgroups of all pods that are known are called after, of those too that no pool selects."""
+    names = map(_name_claimed, cluster.pods.values())
+    return frozenset(name for name in names if name)
 
 
-def _serving_pod(pod: Pod, ports: Iterable[int]) -> ServingPod:
-    names = (pod.uid, pod.annotations.get(CONFIG_HASH)) if pod.uid else ()
+def _serving_pod(pod: Pod, ports: Iterable[int], uids: Collection[str]) -> ServingPod:
+    name = _name_claimed(pod)
     ordered = tuple(sorted(ports))
     return ServingPod(
         namespace=pod.namespace,
@@ -68,9 +71,20 @@ def _serving_pod(pod: Pod, ports: Iterable[int]) -> ServingPod:
         uid=PodUid(pod.uid) if pod.uid else None,
         ip=pod.ip,
         ports=ordered,
-        cgroup_names=frozenset(_normal(name) for name in names if name),
+        # what is another pod's uid is that pod's, whoever says otherwise
+        cgroup_name=name if pod.uid and (name == _normal(pod.uid) or name not in uids) else None,
         hints=tuple(hint_of(pod.labels, pod.annotations, port, ordered) for port in ordered),
     )
+
+
+def _name_claimed(pod: Pod) -> str | None:
+    """The uid, or a static pod's hash. The hash alone makes no pod static: anybody may write it on a pod."""
+    notes = pod.annotations
+    if CONFIG_MIRROR in notes or notes.get(CONFIG_SOURCE, "api") != "api":
+        name = notes.get(CONFIG_HASH) or notes.get(CONFIG_MIRROR) or pod.uid
+    else:
+        name = pod.uid
+    return _normal(name) if name and pod.uid else None
 
 
 def _normal(uid: str) -> str:
@@ -118,7 +132,7 @@ class CgroupTree:
         self.strangers: dict[str, set[CgroupId]] = {}  # pods in the tree that nobody wanted in the last scan
 
     def scan(self, wanted: Iterable[str]) -> dict[str, frozenset[CgroupId]]:
-        """The cgroups of each wanted pod (by the names of ServingPod.cgroup_names) that has any.
+        """The cgroups of each wanted pod (by ServingPod.cgroup_name) that has any.
 
         A pod's own directory and all below it count. Directories that vanish meanwhile are passed over.
         """

@@ -17,6 +17,8 @@ from typing import NamedTuple, Protocol
 
 from agent.pods import CgroupId, PodUid
 
+SPARE = 16  # quiet slots kept for pods that come back; the others are given away before any slot that was never used
+
 
 class Endpoint(NamedTuple):
     """One serving port of one pod; a tuple, because the sampler looks up thousands a second."""
@@ -173,12 +175,16 @@ def _returned(table: Table, present: Wanted) -> dict[Endpoint, int]:
 
 
 def _free_slots(table: Table, returned: Collection[int], connections: Sequence[int]) -> list[int]:
-    """Slots that a new endpoint may have: those never used, then the quiet ones of the pods gone longest.
+    """Slots that a new endpoint may have, those first that are to go first.
 
-    Not those of pods that go in this very round: their connections were counted while their keys still worked.
+    The quiet ones of pods long gone, so that no more are read than pods need; then those never used, then the quiet
+    ones of the last SPARE pods, which may come back. Not those of pods that go in this very round: their connections
+    were counted while their keys still worked.
     """
     unused = [slot for slot, generation in enumerate(table.generations) if generation == 0]
-    return unused + [slot for slot in table.retired if slot not in returned and connections[slot] <= 0]
+    quiet = [slot for slot in table.retired if slot not in returned and connections[slot] <= 0]
+    long_gone = quiet[: max(0, len(quiet) - SPARE)]
+    return long_gone + unused + quiet[len(long_gone) :]
 
 
 def _differences(

@@ -50,10 +50,10 @@ class Survey:
     async def look(
         self, pods: Collection[ServingPod], now_s: float
     ) -> tuple[Mapping[str, frozenset[CgroupId]], Wanted]:
-        """The cgroups of the pods, by the names of ServingPod.cgroup_names, and the endpoints of strangers."""
+        """The cgroups of the pods, by ServingPod.cgroup_name, and the endpoints of strangers."""
         if self._tree is None:
             return {}, {}
-        names = {name for pod in pods for name in pod.cgroup_names}
+        names = {pod.cgroup_name for pod in pods if pod.cgroup_name}
         cgroups = await asyncio.to_thread(self._tree.scan, names)
         return cgroups, await asyncio.to_thread(self._strangers.look, self._tree.strangers, self.known, now_s)
 

@@ -20,6 +20,27 @@ static __always_inline void start_flow(struct flow *flow)
 	flow->data_left = 0;
 }
 
+/* The preface came with the third ACK, whole or as far as it fitted, and perhaps frames with it. */
+static __always_inline void on_early_preface(struct flow *flow, struct sonde_slot *slot)
+{
+	if (flow->head_len < HEAD_BYTES)
+		return;
+	flow->state = IDLE;
+	if (!is_preface(flow->head)) {
+		COUNT_DROP(not_http);
+		go_opaque(flow, slot);
+		return;
+	}
+	ADD(slot->connections_http2, 1);
+	if (flow->http2.early == EARLY_LOST) {
+		COUNT_DROP(http2_out_of_step);
+		go_opaque(flow, slot);
+		return;
+	}
+	flow->flags |= HTTP2;
+	begin_early(flow, slot, flow->start_ns);
+}
+
 static __always_inline void on_established(struct bpf_sock_ops *ops, struct flow *flow)
 {
 	u64 now = bpf_ktime_get_ns();
@@ -46,7 +67,11 @@ static __always_inline void on_established(struct bpf_sock_ops *ops, struct flow
 	flow->state = PREFIX;
 	if (flow->head_len < 4)
 		return;
-	if (!is_method(flow->head)) { /* HTTP/2 frames behind a preface were not kept */
+	if (begins_preface(flow->head)) {
+		on_early_preface(flow, slot);
+		return;
+	}
+	if (!is_method(flow->head)) {
 		COUNT_DROP(not_http);
 		go_opaque(flow, slot);
 		return;

@@ -88,12 +88,15 @@ struct frames {
 	u8 head[14];
 };
 
+#define EARLY_STREAMS 16 /* more in a client's first segment are not followed */
+#define EARLY_LOST    0xffffffff
+
 struct http2 {
 	u64 connection;	 /* first half of its streams' keys */
 	s64 active;	 /* streams in flight */
 	s64 waiting;	 /* of these: no data answered yet */
 	u32 last_stream; /* highest id that the client used */
-	u32 pad;
+	u32 early;	 /* on a listener: streams opened by what came with the third ACK, or EARLY_LOST */
 	struct frames in;
 	struct frames out;
 };

@@ -58,10 +58,45 @@ static __always_inline bool is_frame(const struct frame *frame, bool first)
 	return frame->type <= LAST_KNOWN_TYPE;
 }
 
-static __always_inline void start_http2(struct __sk_buff *skb, struct flow *flow, u32 client_port)
+static __always_inline void start_http2(struct flow *flow, u64 connection)
 {
 	__builtin_memset(&flow->http2, 0, sizeof(flow->http2));
-	flow->http2.connection = connection_id(skb, client_port);
+	flow->http2.connection = connection;
+}
+
+/*
+ * A frame on the third ACK. Whether the connection comes about is not known yet, so streams are only noted: their ids
+ * are 1, 3, 5 and so on, as every client numbers its first ones.
+ */
+static __always_inline void frame_early(struct flow *flow, const struct frame *frame)
+{
+	struct http2 *http2 = &flow->http2;
+
+	if (frame->type == RST_STREAM || frame->type == GOAWAY)
+		http2->early = EARLY_LOST;
+	if (http2->early == EARLY_LOST || frame->type != HEADERS || frame->stream <= http2->last_stream)
+		return;
+	http2->last_stream = frame->stream;
+	if (frame->stream == 2 * http2->early + 1 && http2->early < EARLY_STREAMS)
+		http2->early++;
+	else
+		http2->early = EARLY_LOST;
+}
+
+/* The connection has come about: the streams noted begin, at the time they came. */
+static __always_inline void begin_early(struct flow *flow, struct sonde_slot *slot, u64 now)
+{
+	u32 i, last = flow->http2.last_stream;
+
+#pragma nounroll
+	for (i = 0; i < EARLY_STREAMS; i++) {
+		u32 id = 2 * i + 1;
+
+		KEEP(id); /* else the compiler tests for the last one alone, and the verifier sees no end of the loop */
+		if (id > last)
+			return;
+		open_stream(flow, slot, id, now);
+	}
 }
 
 static __always_inline void frame_in(struct flow *flow, struct sonde_slot *slot, const struct frame *frame, u64 now)
@@ -117,9 +152,9 @@ static __always_inline void skip_payload(struct frames *frames, u32 at, u32 left
 	frames->at = at + n;
 }
 
-/* Both return as walk_chunks() does; AT_END does not occur. */
+/* Returns as walk_chunks() does; AT_END does not occur. `early`: it is a listener that sees them. */
 static __always_inline enum walked walk_frames(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
-					       struct sonde_slot *slot, bool in)
+					       struct sonde_slot *slot, bool in, bool early)
 {
 	struct frames *frames = in ? &flow->http2.in : &flow->http2.out;
 	u64 now = in ? flow->last_in_ns : flow->last_out_ns;
@@ -151,7 +186,9 @@ static __always_inline enum walked walk_frames(struct __sk_buff *skb, const stru
 		at = frames->at;
 		if (at < segment->len)
 			skip_payload(frames, at, segment->len - at);
-		if (in)
+		if (early)
+			frame_early(flow, &frame);
+		else if (in)
 			frame_in(flow, slot, &frame, now);
 		else
 			frame_out(flow, slot, &frame, now);

@@ -3,6 +3,7 @@
 #ifndef SONDE_REQUEST_H
 #define SONDE_REQUEST_H
 
+#define EARLY_ID    (1ULL << 63) /* no cookie, which counts from 1, is as large */
 #define AFTER(a, b) ((s32)((a) - (b)) > 0)
 
 static __always_inline bool counts(const struct flow *flow)
@@ -154,7 +155,7 @@ static __always_inline void follow_preface(struct __sk_buff *skb, const struct s
 		return;
 	}
 	if (!(flow->flags & HTTP2_EARLY))
-		start_http2(skb, flow, segment->sport);
+		start_http2(flow, connection_id(skb, segment->sport));
 	flow->flags = (flow->flags & ~HTTP2_EARLY) | HTTP2;
 	flow->http2.in.at = segment->overlap + HEAD_BYTES - before;
 	ADD(slot->connections_http2, 1);
@@ -283,22 +284,30 @@ static __always_inline bool in_order(struct bpf_sock *sk, struct flow *flow, str
 	return true;
 }
 
-/* The listener sees the third ACK; a request on it must wait here for the connection it opens. */
-static __always_inline void at_listener(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+/*
+ * The listener sees the third ACK; a request on it must wait here for the connection it opens. True where frames of
+ * HTTP/2 follow: their streams need an id now, and a cookie the connection has not.
+ */
+static __always_inline bool at_listener(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
 					struct sonde_slot *slot)
 {
 	if ((segment->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		ADD(slot->syns, 1);
 	if (!segment->len)
-		return;
+		return false;
 	__builtin_memset(flow->head, 0, HEAD_BYTES);
 	flow->head_len = 0;
 	if (!append_head(skb, segment, flow, 0, HEAD_BYTES))
-		return;
+		return false;
 	flow->early_port = segment->sport;
 	flow->start_ns = now_ns();
 	flow->in_end = segment->seq + segment->len;
 	flow->remaining = segment->len;
+	if (flow->head_len < HEAD_BYTES || !is_preface(flow->head))
+		return false;
+	start_http2(flow, EARLY_ID | flow->start_ns << 16 | segment->sport);
+	flow->http2.in.at = HEAD_BYTES;
+	return true;
 }
 
 #endif

@@ -227,6 +227,15 @@ static __always_inline bool begins_with_settings(struct __sk_buff *skb, const st
 	return is_frame(&frame, true) && frame.len < 256;
 }
 
+static __always_inline enum follow speak_early(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
+					       u64 now)
+{
+	start_http2(flow, connection_id(skb, segment->dport));
+	flow->flags |= HTTP2_EARLY;
+	flow->last_out_ns = now;
+	return TO_FRAMES;
+}
+
 /*
  * No request is under way, yet bytes come, or a pipelined request is next: what do the bytes from scan_offset on
  * answer? Rare, and a program of its own for its stack.
@@ -236,6 +245,8 @@ static __always_inline enum follow follow_next(struct __sk_buff *skb, const stru
 {
 	bool first = !(flow->flags & IN_KNOWN) && !flow->last_out_ns;
 
+	if (flow->state == PREFIX && flow->flags & FROM_START && begins_with_settings(skb, segment))
+		return speak_early(skb, segment, flow, now); /* the client's preface came in part */
 	if (flow->state == PREFIX || flow->pending) {
 		if (flow->state != PREFIX) {
 			flow->pending--;
@@ -262,12 +273,7 @@ static __always_inline enum follow follow_next(struct __sk_buff *skb, const stru
 			count_complete(flow, slot, now);
 		return FOLLOWED;
 	}
-	if (!begins_with_settings(skb, segment))
-		return FOLLOWED;
-	start_http2(skb, flow, segment->dport);
-	flow->flags |= HTTP2_EARLY;
-	flow->last_out_ns = now;
-	return TO_FRAMES;
+	return begins_with_settings(skb, segment) ? speak_early(skb, segment, flow, now) : FOLLOWED;
 }
 
 /* A segment of new response bytes. */

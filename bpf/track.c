@@ -86,6 +86,14 @@ static __always_inline void to_frames(struct __sk_buff *skb, struct flow *flow, 
 	go_opaque(flow, slot);
 }
 
+/* As to_frames(), for a connection that is not there yet. */
+static __always_inline void to_early_frames(struct __sk_buff *skb, struct flow *flow)
+{
+	if (!is_shed(SONDE_SHED_HTTP2))
+		continuations.call(skb, FRAMES_IN);
+	flow->http2.early = EARLY_LOST;
+}
+
 static __always_inline void on_ingress(struct __sk_buff *skb)
 {
 	struct scene scene = {};
@@ -99,7 +107,8 @@ static __always_inline void on_ingress(struct __sk_buff *skb)
 	flow = scene.flow;
 	slot = scene.slot;
 	if (scene.sk->state == BPF_TCP_LISTEN) {
-		at_listener(skb, segment, flow, slot);
+		if (at_listener(skb, segment, flow, slot))
+			to_early_frames(skb, flow);
 		return;
 	}
 	if (segment->flags & TCP_RST) {
@@ -246,17 +255,26 @@ int sonde_next(struct __sk_buff *skb)
 static __always_inline void on_frames(struct __sk_buff *skb, bool in)
 {
 	struct scene scene = {};
+	bool early;
 
 	if (!find_scene(skb, &scene, in))
 		return;
-	switch (walk_frames(skb, &scene.segment, scene.flow, scene.slot, in)) {
+	early = in && scene.sk->state == BPF_TCP_LISTEN;
+	switch (walk_frames(skb, &scene.segment, scene.flow, scene.slot, in, early)) {
 	case WALKED:
 	case AT_END:
 		break;
 	case MORE_STEPS:
-		to_frames(skb, scene.flow, scene.slot, in, true);
+		if (early)
+			to_early_frames(skb, scene.flow);
+		else
+			to_frames(skb, scene.flow, scene.slot, in, true);
 		break;
 	case OUT_OF_STEP:
+		if (early) {
+			scene.flow->http2.early = EARLY_LOST;
+			break;
+		}
 		COUNT_DROP(http2_bad_frame);
 		go_opaque(scene.flow, scene.slot);
 		break;

@@ -27,7 +27,7 @@ def rows(*slots: Row) -> npt.NDArray[np.int64]:
 
 
 def pod(name: str, uid: str | None = "u1", ports: tuple[int, ...] = (8000,), ip: str | None = "10.0.0.1") -> ServingPod:
-    return ServingPod("ns", name, PodUid(uid) if uid else None, ip, ports, frozenset())
+    return ServingPod("ns", name, PodUid(uid) if uid else None, ip, ports, uid)
 
 
 def place(name: str, uid: str = "u1", port: int = 8000) -> Place:

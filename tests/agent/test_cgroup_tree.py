@@ -64,7 +64,7 @@ def test_a_uid_in_capitals_is_found_in_any_case(tmp_path: Path) -> None:
     pod = Pod("default", "a", UID.upper(), {"app": "x"}, {}, None, "n1", True, False)
     pool = Pool("default", "p", "g", "v1", {"app": "x"}, (8000,), "FailClose", "")
     (served,) = serving_pods(Cluster(pods={("default", "a"): pod}, pools={("g", "default", "p"): pool}), "n1")
-    assert set(CgroupTree(tmp_path).scan(served.cgroup_names)) == {UID}
+    assert set(CgroupTree(tmp_path).scan({served.cgroup_name})) == {UID}
 
 
 @given(st.text())

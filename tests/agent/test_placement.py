@@ -19,7 +19,7 @@ PLACE = Place("default", "pod-1", UID, 8000)
 
 
 def serving(name: str = "pod-1", uid: str | None = UID) -> ServingPod:
-    return ServingPod("default", name, PodUid(uid) if uid else None, None, (8000,), frozenset({uid} if uid else ()))
+    return ServingPod("default", name, PodUid(uid) if uid else None, None, (8000,), uid)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -9,11 +9,12 @@ import pytest
 
 from agent.cluster.objects import Cluster, Pod, Pool
 from agent.engines.places import Hint, Page
-from agent.pods import CgroupTree, serving_pods, uid_in_path, uid_in_segment
+from agent.pods import CgroupTree, known_names, serving_pods, uid_in_path, uid_in_segment
 
 UID = "3f1c7d52-9e0b-4a37-8f7e-0a1b2c3d4e5f"
 SLICE = UID.replace("-", "_")
 CONTAINER = "ab" * 32
+DIGEST = "0123456789abcdef0123456789abcdef"  # of a static pod's file, which kubelet takes for its uid
 
 # driver or runtime, the path of a container below the cgroup root
 SHAPES = [
@@ -67,11 +68,41 @@ def test_what_is_no_pod_is_not_taken_for_one(segment: str) -> None:
     assert uid_in_path(f"{segment}/{CONTAINER}", [UID]) is None
 
 
-def test_a_static_pod_is_known_by_the_hash_of_its_file() -> None:
-    pod = _pod("static", annotations={"kubernetes.io/config.hash": "0123456789abcdef0123456789abcdef"})
-    (serving,) = serving_pods(_cluster(pod), "n1")
-    path = "kubepods/burstable/pod0123456789abcdef0123456789abcdef/x"
-    assert uid_in_path(path, serving.cgroup_names) == "0123456789abcdef0123456789abcdef"
+STATIC_SHAPES = [
+    f"kubepods.slice/kubepods-pod{DIGEST}.slice/cri-containerd-{CONTAINER}.scope",
+    f"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{DIGEST}.slice/crio-{CONTAINER}.scope/container",
+    f"kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{DIGEST}.slice/docker-{CONTAINER}.scope",
+    f"kubepods/pod{DIGEST}/{CONTAINER}",
+    f"kubepods/burstable/pod{DIGEST}/{CONTAINER}",
+    f"kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{DIGEST}.slice/cri-containerd-{CONTAINER}.scope",
+    f"system.slice/containerd.service/kubepods-burstable-pod{DIGEST}.slice:cri-containerd:{CONTAINER}",
+]
+MIRROR = {"kubernetes.io/config.hash": DIGEST, "kubernetes.io/config.mirror": DIGEST}
+OF_KUBELET = {"kubernetes.io/config.hash": DIGEST, "kubernetes.io/config.source": "file"}
+ONLY_MIRROR = {"kubernetes.io/config.mirror": DIGEST}
+
+
+@pytest.mark.parametrize("path", STATIC_SHAPES)
+@pytest.mark.parametrize("annotations", [MIRROR, OF_KUBELET, ONLY_MIRROR], ids=["mirror", "kubelet", "old"])
+def test_a_static_pod_is_found_by_the_hash_of_its_file(tmp_path: Path, path: str, annotations: dict[str, str]) -> None:
+    cluster = _cluster(_pod("static", annotations=annotations))
+    (serving,) = serving_pods(cluster, "n1")
+    (tmp_path / path).mkdir(parents=True)
+    assert (serving.uid, serving.cgroup_name) == (UID, DIGEST)
+    assert known_names(cluster) == {DIGEST}
+    assert (tmp_path / path).stat().st_ino in CgroupTree(tmp_path).scan([DIGEST])[DIGEST]
+
+
+@pytest.mark.parametrize("source", [{}, {"kubernetes.io/config.source": "api"}])
+def test_a_hash_that_anybody_may_write_makes_no_pod_static(source: dict[str, str]) -> None:
+    (serving,) = serving_pods(_cluster(_pod("a", annotations={"kubernetes.io/config.hash": DIGEST} | source)), "n1")
+    assert serving.cgroup_name == UID
+
+
+def test_the_cgroup_of_another_pod_cannot_be_claimed() -> None:
+    thief = _pod("a-thief", annotations={**MIRROR, "kubernetes.io/config.hash": UID})
+    serving = serving_pods(_cluster(replace(thief, uid="0" * 8), _pod("owner")), "n1")
+    assert [(pod.name, pod.cgroup_name) for pod in serving] == [("a-thief", None), ("owner", UID)]
 
 
 def test_only_pods_of_this_node_that_a_pool_selects_are_served() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.pods import CgroupId, PodUid
-from agent.slots import Changes, Endpoint, Key, Owner, Table, adopt, apply, settle
+from agent.slots import SPARE, Changes, Endpoint, Key, Owner, Table, adopt, apply, settle
 
 A, B, C = (Endpoint(PodUid(name), 8000) for name in "abc")
 EMPTY = Table((0, 0, 0))
@@ -86,6 +86,19 @@ def test_a_slot_is_not_passed_on_in_the_round_in_which_its_pod_goes() -> None:
     table, _ = settled(Table((0,)), {A: cgroups(1)})
     after, _ = settled(table, {B: cgroups(2)}, (0,))
     assert B not in after.held
+
+
+def test_pods_that_come_and_go_for_ever_use_few_slots_and_the_last_may_return() -> None:
+    table, used = Table((0,) * 200), set()
+    for number in range(150):
+        pod = Endpoint(PodUid(f"pod-{number}"), 8000)
+        table, _ = settled(table, {pod: cgroups(number + 1)}, (0,) * 200)
+        used.add(table.held[pod].owner.slot)
+    assert len(used) == SPARE + 2  # the pod's own, and that of the one which goes in the same round
+    last = Endpoint(PodUid("pod-140"), 8000)
+    before = next(slot for slot, gone in table.retired.items() if gone.endpoint == last)
+    back, changes = settled(table, {last: cgroups(999)}, (0,) * 200)
+    assert (back.held[last].owner.slot, changes.reset) == (before, ())
 
 
 def test_a_pod_that_returns_gets_its_counts_back() -> None:

@@ -77,10 +77,21 @@ def test_what_was_counted_for_a_stranger_is_the_pods_when_it_is_named() -> None:
     early = {Endpoint(PodUid(UID), 8000): ids(10), Endpoint(PodUid(UID), 9000): ids(10)}
     assert placement.update([], {}, 0, early) == {}
     assert maps.entries == {Key(CgroupId(10), 8000): Owner(0, 1), Key(CgroupId(10), 9000): Owner(1, 1)}
-    pod = ServingPod("default", "p", PodUid(UID), None, (8000,), frozenset({UID}))
+    pod = ServingPod("default", "p", PodUid(UID), None, (8000,), UID)
     assert placement.update([pod], {UID: ids(10)}, 1) == {Place("default", "p", UID, 8000): Owner(0, 1)}
     assert maps.entries == {Key(CgroupId(10), 8000): Owner(0, 1)}
     assert maps.resets == [0, 1]
+
+
+def test_what_was_counted_for_a_static_pod_is_its_own_when_its_mirror_comes() -> None:
+    """The cgroup is called after the hash of the pod's file, and the mirror has a uid that no cgroup knows."""
+    maps, digest = MemoryMaps(), "0123456789abcdef0123456789abcdef"
+    placement = Placement(maps)
+    placement.update([], {}, 0, {Endpoint(PodUid(digest), 8000): ids(10)})
+    pod = ServingPod("default", "p", PodUid(UID), None, (8000,), digest)
+    assert placement.update([pod], {digest: ids(10, 11)}, 1) == {Place("default", "p", UID, 8000): Owner(0, 1)}
+    assert maps.entries == {Key(CgroupId(cgroup), 8000): Owner(0, 1) for cgroup in (10, 11)}
+    assert maps.resets == [0]
 
 
 def test_a_scan_tells_strangers_from_the_wanted(tmp_path) -> None:

@@ -41,6 +41,7 @@ class Pod:
     uid: str
     cgroup: Path
     process: subprocess.Popen[str] | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
 
     def serve(self) -> None:
         """Starts the server inside the pod's cgroup, which is made where it is not there yet."""
@@ -60,10 +61,11 @@ class Pod:
         return connection
 
     def manifest(self) -> dict[str, object]:
+        named = {"name": self.name, "namespace": "default", "uid": self.uid, "labels": {"app": self.name}}
         return {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": self.name, "namespace": "default", "uid": self.uid, "labels": {"app": self.name}},
+            "metadata": named | {"annotations": self.annotations},
             "spec": {"nodeName": NODE},
             "status": {"podIP": "127.0.0.1", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
         }
@@ -90,12 +92,15 @@ class Ground:
     pods: list[Pod] = field(default_factory=list)
     agents: list[Agent] = field(default_factory=list)
 
-    def pod(self, name: str) -> Pod:
-        """A pod that is neither listed nor running yet."""
+    def pod(self, name: str, static: bool = False) -> Pod:
+        """A pod that is neither listed nor running yet. A static one's manifest will be that of its mirror."""
         uid = str(uuid.uuid4())
-        slice_name = f"kubepods-burstable-pod{uid.replace('-', '_')}.slice"
+        called = uuid.uuid4().hex if static else uid
+        slice_name = f"kubepods-burstable-pod{called.replace('-', '_')}.slice"
         scope = self.node.cgroup / "kubepods.slice" / slice_name / f"cri-containerd-{'c' * 64}.scope"
         made = Pod(name, free_port("127.0.0.1"), uid, scope)
+        if static:
+            made.annotations = {f"kubernetes.io/config.{what}": called for what in ("hash", "mirror")}
         self.pods.append(made)
         return made
 

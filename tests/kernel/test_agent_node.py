@@ -10,7 +10,7 @@ import pytest
 
 from tests.kernel.conversation import Bench
 from tests.kernel.live import Node, post, read_answer, running_node
-from tests.kernel.pods import Agent, Ground, ground, wait_until
+from tests.kernel.pods import Agent, Ground, Pod, ground, wait_until
 
 PLAIN = post("/v1/plain")
 
@@ -25,6 +25,13 @@ def node(bench: Bench) -> Iterator[Node]:
 def here(node: Node, tmp_path: Path) -> Iterator[Ground]:
     with ground(node, tmp_path) as made:
         yield made
+
+
+def ask(pod: Pod, times: int) -> None:
+    for _ in range(times):
+        with pod.connect() as connection:
+            connection.sendall(PLAIN)
+            read_answer(connection)
 
 
 def started(agent: Agent, name: str) -> float | None:
@@ -58,17 +65,24 @@ def test_what_a_pod_answered_before_its_manifest_came_is_its_own(here: Ground) -
     other.serve()
     wait_until(lambda: agent.metrics()["sonde_agent_map_entries", "slots", "used"] == 2)
     for asked, times in ((pod, 7), (other, 3)):
-        for _ in range(times):
-            with asked.connect() as connection:
-                connection.sendall(PLAIN)
-                read_answer(connection)
+        ask(asked, times)
     assert started(agent, "early") is None
     here.list(pod)
     wait_until(lambda: started(agent, "early") == 7)
-    with pod.connect() as connection:
-        connection.sendall(PLAIN)
-        read_answer(connection)
+    ask(pod, 1)
     wait_until(lambda: started(agent, "early") == 8)
+
+
+def test_what_a_static_pod_answered_before_its_mirror_came_is_its_own(here: Ground) -> None:
+    agent = here.agent()
+    pod = here.pod("static", static=True)
+    pod.serve()
+    wait_until(lambda: agent.metrics()["sonde_agent_map_entries", "slots", "used"] == 1)
+    ask(pod, 6)
+    here.list(pod)
+    wait_until(lambda: started(agent, "static") == 6)
+    ask(pod, 1)
+    wait_until(lambda: started(agent, "static") == 7)
 
 
 def test_connections_that_wait_to_be_accepted_are_shown(here: Ground) -> None:

@@ -99,6 +99,16 @@ def test_the_preface_cut_at_every_byte_is_the_preface(bench: Bench) -> None:
         assert talk["connections_opaque"] == 0
 
 
+def test_a_server_may_speak_between_two_parts_of_the_preface(bench: Bench) -> None:
+    for place in range(1, 24):
+        talk = bench.converse(slot=925, client_port=50_500 + place)
+        talk.client(HELLO[:place]).server(WELCOME).client(HELLO[place:]).client(CALL).server(
+            BEGIN + message() + TRAILERS
+        )
+        assert (talk["connections_http2"], talk["completed"], talk["in_flight"]) == (place, place, 0)
+        assert (talk["started"], talk["connections_opaque"]) == (place, 0)
+
+
 def test_any_segmentation_of_frames_counts_the_same(bench: Bench) -> None:
     requests = b"".join(call(n) for n in (1, 3, 5)) + frame(PING, 0, bytes(8)) + frame(RST_STREAM, 5, bytes(4))
     answers = [frame(HEADERS, n, b"H" * 30, 4) + message(n) + message(n, 500) for n in (1, 3)]
