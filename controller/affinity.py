@@ -35,7 +35,7 @@ class Affinity:
         if fleet is not self._fleet:
             self._place(fleet)
         resolved = request.resolved
-        prompt = prompts.read(request.kind, request.body)
+        prompt = prompts.read(request.kind, request.body, request.fields)
         if prompt is None:
             job = Job(fleet.mean_prompt_tokens)
         else:

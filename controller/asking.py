@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from controller.model import Request
-from controller.openai import BadRequest, model_of
+from controller.openai import BadRequest, Body, read
 from controller.paths import Kind, Route, route_of
 from controller.reading import Head
 
@@ -26,10 +26,10 @@ def asked(head: Head, subset: tuple[str, ...] | None, body: bytes | None, cut: b
     """
     told = head.told.get
     route = route_of(head.path, told("content type", ""))
-    found = _model(body, cut, head.path, route) if reads and body is not None else None
+    found = _read(body, cut, head.path, route) if reads and body is not None else None
     return Request(
         head.path,
-        found or route.model or told("model") or None,
+        found.model if found else route.model or told("model") or None,
         subset,
         route.kind,
         told("objective"),
@@ -37,15 +37,16 @@ def asked(head: Head, subset: tuple[str, ...] | None, body: bytes | None, cut: b
         told("target") or None,
         body=None if cut else body,
         in_body=found is not None,
+        fields=None if cut else found,
     )
 
 
-def _model(body: bytes, cut: bool, path: str, route: Route) -> str | None:
+def _read(body: bytes, cut: bool, path: str, route: Route) -> Body | None:
     must = route.reads_body or (route.kind is Kind.OTHER and not path)
     if not must and (route.kind is not Kind.OTHER or not _OBJECT.match(body)):
         return None
     try:
-        return model_of(body)
+        return read(body)
     except BadRequest:
         if must and not cut:
             raise

@@ -15,6 +15,7 @@ from controller.row import FOREVER, Row
 
 NAN = float("nan")
 LEARNED = slice(FIELDS.index("pace"), FIELDS.index("failures"))  # what no row knows
+OWN = slice(FIELDS.index("reserved"), FIELDS.index("running"))
 _STANDINGS = (
     (TERMINATING_STEP, TERMINATING),
     (UNREADY_STEP, UNREADY),
@@ -32,6 +33,21 @@ def write(fleet: Fleet, row: Row, now: float) -> None:
     ready_at_s = NAN if row.ready_at_s is None else row.ready_at_s
     column[LEARNED.stop :] = [row.failures.rate(now), standing(row.penalty), ready_at_s]
     fleet.touch(row.index)
+
+
+def write_one_more(fleet: Fleet, row: Row) -> None:
+    """The same where since the last time nothing happened but that one more request of ours was sent there."""
+    ledger, at = row.ledger, row.index
+    fleet.matrix[OWN, at] = (
+        ledger.unshown,
+        fleet.unpaged[at] + 1.0,
+        ledger.own_waiting,
+        ledger.queued_tokens,
+        ledger.own,
+        ledger.open,
+        ledger.own_tokens,
+    )
+    fleet.touch(at)
 
 
 def _kernel(row: Row) -> Sequence[float]:

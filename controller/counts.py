@@ -121,7 +121,9 @@ class Counts:
         """A whole request came to the point of its pick; returns what it is counted under, for what follows."""
         self._decisions_s.observe(decision_s)
         series = self._series(request)
-        tally = self._tallies.setdefault(series, Tally())
+        tally = self._tallies.get(series)
+        if tally is None:
+            tally = self._tallies[series] = Tally()
         tally.requests += 1
         tally.running += 1
         if size_bytes is not None:

@@ -15,6 +15,7 @@ RATE_WEIGHT = 0.2  # of one outcome in the rate
 RATE_LEAST = 5  # outcomes before a rate says anything
 FADES_S = 30.0  # a rate that nothing adds to is halved in so long
 PAUSE_S = 5.0
+NEGLIGIBLE = 1e-6
 PAUSES_MOST = 6  # the longest pause is so many times the first
 
 FOREVER = float("inf")
@@ -43,6 +44,11 @@ class Failures:
     def rate(self, now: float) -> float:
         """Share of failures among the last requests, 0..1."""
         return float(self._rate * 0.5 ** (max(0.0, now - self._at_s) / FADES_S))
+
+    @property
+    def negligible(self) -> bool:
+        """Nothing speaks against it, and time changes nothing of that."""
+        return not self._pauses and self._rate < NEGLIGIBLE
 
     def succeeded(self, now: float, times: int = 1) -> None:
         if times <= 0:

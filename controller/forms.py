@@ -39,6 +39,7 @@ IGNORED = frozenset(
         "cache-info-metric",
         "destinationEndpointHintKey",
         "destinationEndpointHintMetadataNamespace",
+        "config-text",
         "model-server-metrics-port",
         "model-server-metrics-path",
         "model-server-metrics-scheme",

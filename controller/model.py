@@ -13,6 +13,7 @@ from enum import StrEnum
 from agent.cluster.objects import Cluster
 from agent.engines.places import Hint
 from controller.paths import Kind
+from controller.prompts import Fields
 
 Address = str  # "ip:port", "[ip6]:port": the name of an endpoint in the endpoint picker protocol
 PortKey = tuple[str, str, int]  # namespace, pod, port
@@ -212,3 +213,4 @@ class Request:
     resolved: Resolved | None = None  # None: nobody has looked it up yet
     body: bytes | None = field(default=None, compare=False, repr=False)  # None: not seen, or only a part of it
     in_body: bool = field(default=False, compare=False)  # the model was read there, so another name goes there too
+    fields: Fields | None = field(default=None, compare=False, repr=False)  # of the body, if it was decoded

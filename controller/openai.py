@@ -1,28 +1,36 @@
 """The model that a JSON body names. Pure.
 
-Bodies are read only as far as a pick needs them: the model's name, with everything else skipped but checked.
+Bodies are read only as far as a pick needs them, once: the model's name and where the prompt is, with everything else
+skipped but checked.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from controller.prompts import Fields
+
 
 class BadRequest(Exception):
     """The request cannot be served whatever the endpoint; the text is for the client."""
 
 
-class _Body(msgspec.Struct):
-    model: str | msgspec.UnsetType = msgspec.UNSET
+class Body(Fields):
+    model: str = ""
 
 
-_decoder = msgspec.json.Decoder(_Body)
+_decoder = msgspec.json.Decoder(Body)
 
 
 def model_of(body: bytes | bytearray) -> str:
     """The value of the top-level "model". Raises BadRequest saying at which byte or field the body is wrong."""
+    return read(body).model
+
+
+def read(body: bytes | bytearray) -> Body:
+    """A body that names its model. Raises BadRequest saying at which byte or field it is wrong."""
     try:
-        model = _decoder.decode(body).model
+        found = _decoder.decode(body)
     except msgspec.ValidationError as error:
         raise BadRequest(f"error unmarshaling request body: {error}") from None
     except msgspec.DecodeError as error:
@@ -31,9 +39,9 @@ def model_of(body: bytes | bytearray) -> str:
         raise BadRequest(f"error unmarshaling request body: {_no_utf8(body)}") from None
     except RecursionError:
         raise BadRequest("error unmarshaling request body: JSON is nested too deeply") from None
-    if model is msgspec.UNSET or not model:
+    if not found.model:
         raise BadRequest("model not found in request body")
-    return model
+    return found
 
 
 def _no_utf8(body: bytes | bytearray) -> str:

@@ -99,7 +99,7 @@ class Room:
 
     def _is_behind(self, priority: int) -> bool:
         """Whether somebody at least as important waits already."""
-        head = next(self._line.heads(), None)
+        head = next(self._line.heads(), None) if self._line.size else None
         return head is not None and head.priority >= priority
 
     def _take(self, request: Request, proposal: Proposal, now: float) -> Pick:

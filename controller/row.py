@@ -131,6 +131,18 @@ class Row:
             dues.append(self.kernel_at_s() + SIGNAL_LIMIT_S + 1e-6)
         self.due_s = min(dues)
 
+    def take_one_more(self, now: float, due_s: float) -> bool:
+        """Counts one more request of ours, made just now and due then, if that changes its load and nothing else.
+
+        That is what an evaluation comes to for an endpoint in good health. False: it must be evaluated.
+        """
+        calm = self.vigil.state is State.FINE and self.failures.negligible and not self.ejected
+        if not calm or self.contradicted_since_s is not None or now >= self.next_due_s():
+            return False
+        self.load += 1
+        self.due_s = min(self.due_s, due_s)
+        return True
+
     def hear(self, kernel: KernelSignal, now: float, whole_share: float) -> int:
         """Takes a kernel's reading: what it shows of our requests, and how requests ended.
 

@@ -35,7 +35,7 @@ from controller.models import Catalogue, catalogue_of
 from controller.policies import speed
 from controller.policies.fleet import Fleet
 from controller.policies.price import ENGINE
-from controller.reservations import Reservation
+from controller.reservations import SHOWN_LIMIT_S, Reservation
 from controller.row import FOREVER, MISSED_S, Node, Row
 
 LEARN_S = 0.1  # between two looks at the pods' speeds
@@ -132,7 +132,13 @@ class Table:
         reservation = row.ledger.reserve(now, tokens, uncached)
         if self._is_here(row):
             speed.sent(self.fleet, row.index, uncached)
-            self._evaluate(row, now)
+            if row.take_one_more(now, now + SHOWN_LIMIT_S):
+                self._measured_load += row.source is not Source.OWN
+                self._ranks[row.index] = row.load + row.penalty
+                columns.write_one_more(self.fleet, row)
+                self._queue(row)
+            else:
+                self._evaluate(row, now)
         return reservation
 
     def drop(self, row: Row, reservation: Reservation, now: float) -> None:

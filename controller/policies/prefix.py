@@ -9,6 +9,7 @@ is looked at.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -26,13 +27,16 @@ DEFAULT_TOKENS = 400_000.0  # KV cache of an engine that does not tell: an 8B mo
 MOST_BLOCKS = 2_000_000  # of all endpoints together, about 300 MB
 
 
+_SHORT_BYTES = BLOCK_BYTES * BLOCKS_SHORT
+_ENDS = [
+    *range(BLOCK_BYTES, _SHORT_BYTES + 1, BLOCK_BYTES),
+    *range(_SHORT_BYTES + LONG_BLOCK_BYTES, LIMIT_BYTES + 1, LONG_BLOCK_BYTES),
+]
+
+
 def block_ends(size: int) -> list[int]:
     """Where the whole blocks of a prompt of so many bytes end."""
-    short = min(size // BLOCK_BYTES, BLOCKS_SHORT)
-    ends = [BLOCK_BYTES * (at + 1) for at in range(short)]
-    first = BLOCK_BYTES * BLOCKS_SHORT + LONG_BLOCK_BYTES
-    ends += range(first, min(size, LIMIT_BYTES) + 1, LONG_BLOCK_BYTES)
-    return ends
+    return _ENDS[: bisect_right(_ENDS, size)]
 
 
 def block_hashes(prompt: bytes | memoryview, salt: str = "") -> list[int]:
@@ -97,10 +101,13 @@ class PrefixIndex:
         if slot is None:
             return
         held, bit = self._held[slot], 1 << slot
+        holders, move_to_end = self._holders, held.move_to_end
         for block in reversed(blocks):  # so that of one prompt the last blocks are the first to go
-            held[block] = None
-            held.move_to_end(block)
-            self._holders[block] = self._holders.get(block, 0) | bit
+            if block in held:
+                move_to_end(block)
+            else:
+                held[block] = None
+                holders[block] = holders.get(block, 0) | bit
         while len(held) > self._limits[slot]:
             block, _ = held.popitem(last=False)
             self._release(slot, block)

@@ -18,7 +18,7 @@ All but the request's own tokens is kept between choices (`Prices`), so that a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
@@ -48,6 +48,8 @@ COLD_LOOK_S = 0.1
 STANDING_S = 1e12  # of one unit of `standing`: above any price
 ABSURD_S = 1e9  # what no numbers lead to but senseless ones
 CAP_S = 1e4  # of a cold endpoint that has its share
+FEW = 32  # endpoints
+ONE_BY_ONE = 16  # of those that changed; beyond, and beyond such a part of all, they are computed at once
 OUTPUT_WORK = 15.0  # output tokens cost so many times a prompt token where nothing is measured
 
 
@@ -170,7 +172,7 @@ def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) 
 class Prices:
     """The parts of all endpoints of one fleet, brought up to its changes before each choice."""
 
-    __slots__ = ("_fleet", "_total", "_valid_until_s", "engine", "parts", "pool", "price_s", "tied")
+    __slots__ = ("_fleet", "_job", "_tokens", "_total", "_valid_until_s", "engine", "parts", "pool", "price_s", "tied")
 
     def __init__(self, engine: Engine = ENGINE) -> None:
         self.engine = engine
@@ -181,14 +183,16 @@ class Prices:
         self._fleet: Fleet | None = None
         self._valid_until_s = 0.0
         self._total = 0.0
+        self._job: Job | None = None
+        self._tokens: Array | float = 0.0
 
     def refresh(self, fleet: Fleet) -> None:
         touched = fleet.touched
         known = fleet is self._fleet and fleet.tracked and fleet.now_s <= self._valid_until_s
-        known = known and touched is not None
-        if not known or not self._renewed(fleet, touched or ()):
+        if not known or touched is None or not self._renewed(fleet, touched):
             self._rebuild(fleet)
-        fleet.touched = set() if fleet.tracked else None
+        if touched is None or touched:
+            fleet.touched = set() if fleet.tracked else None
 
     def _rebuild(self, fleet: Fleet) -> None:
         columns = fleet.matrix
@@ -211,27 +215,36 @@ class Prices:
         self._total = float(self.parts[5].sum())
         self._valid_until_s = _valid_until_s(fleet, counted)
 
-    def _renewed(self, fleet: Fleet, touched: Iterable[int]) -> bool:
-        with np.errstate(all="ignore"):  # as in _rebuild
-            return all(self._renew(fleet, at) for at in touched)
+    def _renewed(self, fleet: Fleet, touched: Collection[int]) -> bool:
+        """Brings some endpoints up to date; False if all must be: one changes something for the others, or all at
+        once cost less."""
+        if not touched:
+            return True
+        if len(touched) > ONE_BY_ONE and len(touched) > len(fleet) // ONE_BY_ONE:
+            return False
+        pool = Pool(fleet.now_s, *self.pool[1:])
+        return all(self._renew(fleet, at, pool) for at in touched)
 
-    def _renew(self, fleet: Fleet, at: int) -> bool:
-        """Brings one endpoint up to date; False if that changes something for the others."""
+    def _renew(self, fleet: Fleet, at: int, pool: Pool) -> bool:
         column = fleet.matrix[:, at].tolist()
-        pool = self.pool._replace(now_s=fleet.now_s)
-        with np.errstate(all="ignore"):  # as in _rebuild: some of these numbers are numpy's
-            counted = count(column, fleet.now_s, fleet.whole_share, NUMBERS)
-            fresh, total = self.parts[6, at], self.parts[5, at]
-            if counted.fresh != fresh:
-                return False
-            renewed = part(column, counted, pool, self.engine, NUMBERS)
-        self._total += float(renewed.total) - float(total)
+        counted = count(column, fleet.now_s, fleet.whole_share, NUMBERS)
+        *_, total, fresh = self.parts[:, at].tolist()
+        if counted.fresh != fresh:
+            return False
+        renewed = part(column, counted, pool, self.engine, NUMBERS)
+        self._total += renewed.total - total
         self.parts[:, at] = renewed
         return True
 
+    def tokens(self, job: Job) -> Array | float:
+        """What each endpoint would have to compute of the prompt; kept, for it is asked for several times a choice."""
+        if job is not self._job:
+            self._job, self._tokens = job, uncached_tokens(job)
+        return self._tokens
+
     def cached_s(self, job: Job) -> Array:
         """What each endpoint's cache saves of the price."""
-        tokens = uncached_tokens(job)
+        tokens = self.tokens(job)
         saved: Array = (self.parts[2] * (OTHERS * self.mean_total) + self.parts[1]) * (job.prompt_tokens - tokens)
         return saved
 
@@ -253,14 +266,13 @@ def _valid_until_s(fleet: Fleet, counted: Count) -> float:
 def prices(fleet: Fleet, job: Job, memory: Prices) -> Array:
     """The price of each endpoint for this request."""
     memory.refresh(fleet)
-    base_s, token_s, prompt_token_s, _, gap_s, _, _ = memory.parts
-    tokens = uncached_tokens(job)
-    price: Array = prompt_token_s * (OTHERS * memory.mean_total)
-    price += token_s
-    price *= tokens
-    price += base_s
+    parts = memory.parts
+    price: Array = parts[2] * (OTHERS * memory.mean_total)
+    price += parts[1]
+    price *= memory.tokens(job)
+    price += parts[0]
     if job.output_tokens is not None and job.output_tokens >= 0.0 and memory.pool.measured:
-        price += gap_s * (BETA * (min(job.output_tokens, MOST_TOKENS) - memory.pool.mean_output_tokens))
+        price += parts[4] * (BETA * (min(job.output_tokens, MOST_TOKENS) - memory.pool.mean_output_tokens))
     if job.adapter_wait_s is not None:
         price += np.fmin(np.fmax(job.adapter_wait_s, 0.0), LONGEST_S)
     return price
@@ -276,6 +288,10 @@ def uncached_tokens(job: Job) -> Array | float:
 def choose(fleet: Fleet, job: Job, rng: Random, memory: Prices) -> int:
     """The cheapest; of equals the one with the fewest requests, then by chance: other pickers see the same numbers."""
     memory.price_s = price = prices(fleet, job, memory)
+    return (_choose_of_few if len(fleet) <= FEW else _choose_of_many)(price, memory, rng)
+
+
+def _choose_of_many(price: Array, memory: Prices, rng: Random) -> int:
     at = int(price.argmin())
     lowest = float(price[at])
     near = price <= lowest + (TIE - 1.0) * (lowest % STANDING_S)
@@ -286,6 +302,21 @@ def choose(fleet: Fleet, job: Job, rng: Random, memory: Prices) -> int:
     requests = memory.parts[5][among]
     among = among[requests == requests.min()]
     return int(among[rng.randrange(len(among))])
+
+
+def _choose_of_few(price: Array, memory: Prices, rng: Random) -> int:
+    """The same, for so few endpoints that an array operation costs more than a look at each."""
+    prices = price.tolist()
+    lowest = min(prices)
+    most = lowest + (TIE - 1.0) * (lowest % STANDING_S)
+    near = [at for at, one in enumerate(prices) if one <= most]
+    memory.tied = len(near)
+    if len(near) <= 1:
+        return int(prices.index(lowest))
+    requests = memory.parts[5].tolist()
+    fewest = min(requests[at] for at in near)
+    among = [at for at in near if requests[at] == fewest]
+    return among[rng.randrange(len(among))]
 
 
 SONDE = Policy(choose, new=Prices)
@@ -303,7 +334,7 @@ class Forecast(NamedTuple):
 
 def forecast(job: Job, memory: Prices, at: int) -> Forecast:
     """By the parts of the last choice."""
-    tokens = uncached_tokens(job)
+    tokens = memory.tokens(job)
     own = float(tokens[at]) if isinstance(tokens, np.ndarray) else tokens
     _, _, prompt_token_s, ttft_s, gap_s, total, _ = memory.parts[:, at].tolist()
     load_s = float(job.adapter_wait_s[at]) if job.adapter_wait_s is not None else 0.0

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.asking import asked
+from controller.openai import read as decoded
 from controller.paths import Kind
-from controller.prompts import IMAGE_TOKENS, read
+from controller.prompts import IMAGE_TOKENS, LONG_BYTES, _has_picture, read
+from controller.reading import Head
 
 TEXT = "word " * 400
 
@@ -102,3 +105,21 @@ def test_a_request_tells_whether_its_answer_comes_by_and_by(fields: dict[str, ob
 
     assert prompt is not None
     assert prompt.streams is streams
+
+
+MARKS = st.sampled_from([b'"data:', b'"data', b"data:", b'a:"data:', b"", b'"dat:'])
+
+
+@given(st.binary(max_size=40), MARKS, st.binary(max_size=9))
+def test_a_picture_in_a_long_text_is_found_as_in_a_short_one(before: bytes, mark: bytes, after: bytes) -> None:
+    text = before * 200 + mark + after
+
+    assert _has_picture(text + b" " * LONG_BYTES) == (b'"data:' in text)
+
+
+def test_a_body_is_not_decoded_twice() -> None:
+    """What was decoded for the model tells the same, whatever else the body has."""
+    body = b'{"model": "m", "messages": [{"content": "hi"}], "tools": [1], "max_tokens": 9, "stream": true, "x": 1}'
+
+    assert read(Kind.CHAT, body, decoded(body)) == read(Kind.CHAT, body)
+    assert asked(Head({"path": "/v1/chat/completions"}), None, body, cut=False).fields == decoded(body)

@@ -16,6 +16,8 @@ from controller.policies.price import (
     SIGNAL_LIMIT_S,
     TIE,
     Prices,
+    _choose_of_few,
+    _choose_of_many,
     choose,
     forecast,
     prices,
@@ -241,6 +243,28 @@ def test_a_pick_that_is_noted_raises_that_price_alone() -> None:
 
     assert after[1] - before[1] > 0.02
     assert after[[0, 2]] == pytest.approx(before[[0, 2]], abs=0.001)
+
+
+@given(any_fleets(12), st.integers(0, 99))
+def test_few_endpoints_and_many_are_chosen_from_alike(pool: Fleet, seed: int) -> None:
+    memory = Prices()
+    price = prices(pool, JOB, memory)
+
+    few, tied = _choose_of_few(price, memory, Random(seed)), memory.tied
+    assert (few, tied) == (_choose_of_many(price, memory, Random(seed)), memory.tied)
+
+
+def test_when_much_has_changed_all_prices_are_computed_at_once() -> None:
+    """And are what they would be one by one."""
+    pool, memory = measured([4.0] * 60), Prices()
+    prices(pool, JOB, memory)
+    pool.tracked, pool.touched = True, set()
+    pool.in_flight[:] = np.arange(60)
+    for at in range(60):
+        pool.touch(at)
+
+    assert prices(pool, JOB, memory) == pytest.approx(priced(pool))
+    assert pool.touched == set()
 
 
 def test_time_alone_makes_a_kept_price_old() -> None:
