@@ -35,7 +35,7 @@ def _load(config: LoadConfig) -> int:
     from agent.kernel import loader
     from agent.kernel.pins import Pins
 
-    return loader.load(Pins(config.pin_root), config.attach_cgroup)
+    return loader.load(Pins(config.pin_root), config.attach_cgroup, config.steer)
 
 
 def _unload(config: UnloadConfig) -> int:

@@ -49,6 +49,7 @@ class RunConfig:
 class LoadConfig:
     pin_root: Path
     attach_cgroup: Path | None  # None: where the loader finds fit
+    steer: bool = False  # also the programs that steer connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def parse(arguments: Sequence[str]) -> Config:
     """The configuration of one command. Faults print one line to stderr and exit with status 2."""
     flags = _parser().parse_args(arguments)
     if flags.command == "load":
-        return LoadConfig(flags.pin_root, flags.attach_cgroup)
+        return LoadConfig(flags.pin_root, flags.attach_cgroup, flags.steer)
     if flags.command == "unload":
         return UnloadConfig(flags.pin_root, flags.when_deleted)
     if flags.command == "check":
@@ -268,6 +269,11 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="cgroup whose sockets to follow (default: the kubepods cgroup, or the cgroup v2 root where there is none)",
+    )
+    parser.add_argument(
+        "--steer",
+        action="store_true",
+        help="also the programs that steer new connections to balanced Services; without it they are taken away",
     )
 
 

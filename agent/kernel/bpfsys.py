@@ -42,6 +42,7 @@ F_MMAPABLE = 1 << 10
 
 # program types
 _CGROUP_SKB = 8
+_CGROUP_SOCK_ADDR = 18
 _TRACING = 26
 _TRACE_RAW_TP = 23  # attach type
 
@@ -180,6 +181,11 @@ def tracepoint_program(instructions: bytes, btf_id: int, name: str) -> int:
 def packet_program(instructions: bytes, name: str, attach_type: int) -> int:
     """Loads a program for packets of a cgroup."""
     return _program_load(_CGROUP_SKB, instructions, name, attach_type)
+
+
+def address_program(instructions: bytes, name: str, attach_type: int) -> int:
+    """Loads a program that sees, and may change, the address a socket connects to or is shown."""
+    return _program_load(_CGROUP_SOCK_ADDR, instructions, name, attach_type)
 
 
 def _program_load(kind: int, instructions: bytes, name: str, attach_type: int, btf_id: int = 0) -> int:

@@ -12,12 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.kernel import bpfsys, btf, cgroups, headers, loader, pins
+from agent.kernel import bpfsys, btf, cgroups, headers, loader, pins, steer_loader, steer_pins
+from agent.kernel.hooks import Hook
 from agent.kernel.pins import Pins
+from agent.kernel.steer_pins import SteerPins
 
 # linux/capability.h
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _NO_DESCRIPTOR = 0x7FFFFFFF
+_RETURN_1 = bytes.fromhex("b7000000010000009500000000000000")
 _RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")  # r0 = 0; exit
 
 
@@ -43,6 +46,7 @@ def preflight(where: Pins, cgroup_root: Path | None = None) -> list[Requirement]
         _headers(),
         _bpffs(where),
         _calls(),
+        _steering(),
     ]
 
 
@@ -56,6 +60,7 @@ def main(where: Pins, cgroup_root: Path | None = None) -> int:
     for line in table(requirements):
         print(line)
     print(_state(where))
+    print(_steering_state(where))
     return 1 if missing(requirements) else 0
 
 
@@ -71,6 +76,20 @@ def table(requirements: list[Requirement]) -> list[str]:
     return lines
 
 
+def _steering_state(where: Pins) -> str:
+    try:
+        hooks = steer_loader.attached(where)
+    except OSError as error:
+        return f"steering: the pins cannot be read ({error.strerror})"
+    if not hooks:
+        return "steering: not loaded; 'sonde-agent load --steer' does"
+    return f"steering: {_listed(hooks)} under {SteerPins(where).folder}"
+
+
+def _listed(hooks: list[Hook]) -> str:
+    return ", ".join(f"{hook.name} {hook.program.tag if hook.program else '(unknown)'}" for hook in hooks)
+
+
 def _state(where: Pins) -> str:
     try:
         hooks = loader.attached(where)
@@ -79,8 +98,7 @@ def _state(where: Pins) -> str:
     if not hooks:
         return f"programs: none loaded under {where.root}"
     level = "level 2, segments and calls" if where.follows_calls() else "level 1, segments"
-    listed = ", ".join(f"{hook.name} {hook.program.tag if hook.program else '(unknown)'}" for hook in hooks)
-    return f"programs: {listed} under {where.folder}; measurement is of {level}"
+    return f"programs: {_listed(hooks)} under {where.folder}; measurement is of {level}"
 
 
 def _requirement(
@@ -218,5 +236,20 @@ def _calls() -> Requirement:
         attempt,
         "level 1: chunks are counted by segments, which merge under loss, and there are no read delays",
         "kernel 6.3 or newer with CONFIG_DEBUG_INFO_BTF, and the capabilities above",
+        needed=False,
+    )
+
+
+def _steering() -> Requirement:
+    def attempt() -> str:
+        for kind in (steer_pins.CONNECT4, steer_pins.CONNECT6, steer_pins.GETPEERNAME4, steer_pins.GETPEERNAME6):
+            os.close(bpfsys.address_program(_RETURN_1, "sonde_probe", kind))
+        return "connect and getpeername, of IPv4 and IPv6"
+
+    return _requirement(
+        "steering",
+        attempt,
+        "connections that no gateway picks for go wherever kube-proxy sends them ('load --steer' fails)",
+        "kernel 5.8 or newer, and the capabilities above",
         needed=False,
     )

@@ -14,11 +14,11 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.kernel import bpfsys, cgroups, layout, pins
+from agent.kernel import bpfsys, cgroups, layout, pins, steer_loader
+from agent.kernel.hooks import Hook, LoaderError, create_link, hook_at
 from agent.kernel.pins import Pins
 
 if TYPE_CHECKING:  # importing it costs a compiler
@@ -52,20 +52,11 @@ EXCLUDED_PREFIXES = (
 _ELEMENT_0 = bytes(4)
 
 
-class LoaderError(Exception):
-    """Loading or unloading was not possible; the text says why and what to do."""
+def load(where: Pins, attach_cgroup: Path | None, steer: bool = False) -> int:
+    """Exit code 0 when the programs of this version are attached afterwards, 1 with a line on what stood in the way.
 
-
-@dataclass(frozen=True, slots=True)
-class Hook:
-    name: str
-    link_fd: int
-    program: bpfsys.ProgramInfo | None  # None: this process may not look it up
-    cgroup_id: int
-
-
-def load(where: Pins, attach_cgroup: Path | None) -> int:
-    """Exit code 0 when the programs of this version are attached afterwards, 1 with a line on what stood in the way."""
+    Those that steer are attached only where asked for, and taken away where they were and are not any more.
+    """
     from agent.kernel import check
     from agent.kernel.probes import LoadError
 
@@ -77,6 +68,7 @@ def load(where: Pins, attach_cgroup: Path | None) -> int:
         cgroup = attach_cgroup or cgroups.default_attach_point(cgroups.root())
         with _locked(where):
             print_lines(_load(where, cgroup))
+            print_lines(steer_loader.settle(where, cgroup, steer))
     except (LoaderError, LoadError, cgroups.NoCgroup2) as error:
         print_lines([f"sonde-agent load: {error}"])
         return 1
@@ -178,28 +170,8 @@ def is_bpffs(path: Path) -> bool:
 
 def attached(where: Pins) -> list[Hook]:
     """What is attached now, read from the pinned links."""
-    hooks = []
-    for name in pins.LINKS:
-        try:
-            link_fd = bpfsys.open_pinned(where.link(name))
-        except FileNotFoundError:
-            continue
-        _, program_id, cgroup_id, _ = bpfsys.link_info(link_fd)
-        hooks.append(Hook(name, link_fd, _program(program_id), cgroup_id))
-        os.close(link_fd)
-    return hooks
-
-
-def _program(identity: int) -> bpfsys.ProgramInfo | None:
-    """None where looking a program up is not for us: it takes CAP_SYS_ADMIN, which nothing else here needs."""
-    try:
-        program_fd = bpfsys.program_by_id(identity)
-    except PermissionError:
-        return None
-    try:
-        return bpfsys.program_info(program_fd)
-    finally:
-        os.close(program_fd)
+    found = [hook_at(name, where.link(name)) for name in pins.LINKS]
+    return [hook for hook in found if hook is not None]
 
 
 def _check_reused_maps(where: Pins) -> None:
@@ -242,7 +214,7 @@ def _attach(where: Pins, name: str, attach_type: int, cgroup: Path, program_fd: 
     try:
         link_fd = bpfsys.open_pinned(path)
     except FileNotFoundError:
-        link_fd = _create_link(name, attach_type, cgroup, program_fd)
+        link_fd = create_link(name, attach_type, cgroup, program_fd)
         bpfsys.pin(link_fd, path)
         os.close(link_fd)
         return f"  {name}: attached, program {tag}"
@@ -276,27 +248,8 @@ def _attach_call(where: Pins, name: str, programs: Programs) -> str:
 
 def attached_tag(link: Path) -> str | None:
     """The tag of the program behind a pinned link; None where there is no link, or it is not for us to look."""
-    try:
-        link_fd = bpfsys.open_pinned(link)
-    except FileNotFoundError:
-        return None
-    _, program_id, _, _ = bpfsys.link_info(link_fd)
-    os.close(link_fd)
-    program = _program(program_id)
-    return program.tag if program else None
-
-
-def _create_link(name: str, attach_type: int, cgroup: Path, program_fd: int) -> int:
-    cgroup_fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        return bpfsys.link_create(program_fd, cgroup_fd, attach_type)
-    except OSError as error:
-        raise LoaderError(
-            f"cannot attach {name} to {cgroup}: {error.strerror}. An exclusive program of another agent on a parent "
-            "cgroup refuses company (EPERM), a kernel before 5.7 has no links (EINVAL)"
-        ) from error
-    finally:
-        os.close(cgroup_fd)
+    hook = hook_at("", link)
+    return hook.program.tag if hook and hook.program else None
 
 
 def _remove_other_layouts(where: Pins) -> None:

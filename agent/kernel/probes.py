@@ -8,15 +8,20 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from agent.kernel import bpfsys, btf, headers, pins
+from agent.kernel import bpfsys, btf, headers, pins, steer_pins
 from agent.kernel.pins import Pins
 
 CGROUP_SKB = 8
 SOCK_OPS = 13
+CGROUP_SOCK_ADDR = 18
+Wanted = Mapping[str, tuple[str, int] | tuple[str, int, int]]  # with the attach type where it is one of several
+ANY = -1  # attach type of programs that fit every hook of their type
 
 # program -> (bcc function, program type); the first three are linked to hooks
 PROGRAMS = {
@@ -33,6 +38,14 @@ PROGRAMS = {
 CONTINUATIONS = ("header", "chunks", "next", "frames_in", "frames_out")
 # loaded only where the kernel has the tracepoint of pins.CALLS
 CALLS = {"writes": "sonde_write", "reads": "sonde_read"}
+# of bpf/steer.c, which is loaded only where it is asked for
+STEERING = {
+    "connect4": ("sonde_connect4", CGROUP_SOCK_ADDR, steer_pins.CONNECT4),
+    "connect6": ("sonde_connect6", CGROUP_SOCK_ADDR, steer_pins.CONNECT6),
+    "getpeername4": ("sonde_getpeername4", CGROUP_SOCK_ADDR, steer_pins.GETPEERNAME4),
+    "getpeername6": ("sonde_getpeername6", CGROUP_SOCK_ADDR, steer_pins.GETPEERNAME6),
+    "established": ("sonde_steer_established", SOCK_OPS, ANY),
+}
 
 _QUOTED_INCLUDE = re.compile(r'^#include "(\w+\.h)"\n', re.MULTILINE)
 
@@ -66,6 +79,15 @@ def load(where: Pins | None = None, defines: tuple[str, ...] = ()) -> Programs:
 
     Raises LoadError.
     """
+    return _load("track.c", PROGRAMS, where.folder if where else None, defines)
+
+
+def load_steering(pinned_at: Path | None = None) -> Programs:
+    """The same of bpf/steer.c. Raises LoadError."""
+    return _load("steer.c", STEERING, pinned_at)
+
+
+def _load(name: str, wanted: Wanted, pinned_at: Path | None, defines: tuple[str, ...] = ()) -> Programs:
     tree = _headers()
     os.environ["BCC_KERNEL_SOURCE"] = str(tree.path)
     try:
@@ -76,11 +98,11 @@ def load(where: Pins | None = None, defines: tuple[str, ...] = ()) -> Programs:
             "another project) and use an environment made with --system-site-packages over the distribution's Python"
         ) from error
     flags = ["-Wno-macro-redefined", "-Wno-unknown-attributes", *(f"-D{define}" for define in defines)]
-    if where is not None:
-        flags.append(f'-DSONDE_PIN="{where.folder}"')
+    if pinned_at is not None:
+        flags.append(f'-DSONDE_PIN="{pinned_at}"')
     try:
-        module = BPF(text=source().encode(), cflags=flags)
-        fds = {name: _load_one(module, *program) for name, program in PROGRAMS.items()}
+        module = BPF(text=source(name).encode(), cflags=flags)
+        fds = {name: _load_one(module, *program) for name, program in wanted.items()}
     except Exception as error:  # bcc raises bare Exception for whatever went wrong
         text = str(error)[:300]
         raise LoadError(f"{text} (headers: {tree.origin}); run 'sonde-agent check' to see what is missing") from error
@@ -100,5 +122,5 @@ def _headers() -> headers.HeaderTree:
         raise LoadError(str(error)) from error
 
 
-def _load_one(module: Any, function: str, kind: int) -> int:
-    return int(module.load_func(function.encode(), kind).fd)
+def _load_one(module: Any, function: str, kind: int, attach_type: int = ANY) -> int:
+    return int(module.load_func(function.encode(), kind, attach_type=attach_type).fd)

@@ -141,14 +141,14 @@ def free_port(host: str) -> int:
 
 
 @contextlib.contextmanager
-def running_node(name: str) -> Iterator[Node]:
+def running_node(name: str, steer: bool = False) -> Iterator[Node]:
     """Loads onto a new cgroup; unloads and removes everything at the end, whatever happened."""
     where = Pins(Path(f"/sys/fs/bpf/sonde-test-{name}-{os.getpid()}"))
     cgroup = cgroups.root() / f"sonde-test-{name}-{os.getpid()}"
     cgroup.mkdir()
     node: Node | None = None
     try:
-        assert loader.load(where, cgroup) == 0
+        assert loader.load(where, cgroup, steer) == 0
         fd = pins.open_map(where, "slots")
         entries = bpfsys.map_info(fd).max_entries
         memory = bpfsys.map_memory(fd, entries * layout.SLOT.itemsize, writable=True)
