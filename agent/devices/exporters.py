@@ -23,6 +23,21 @@ def read_dcgm(page: bytes) -> States:
     return {name: _dcgm_state(values) for name, values in _collect(page, _DCGM, _dcgm_name).items()}
 
 
+def slice_of_pod(page: bytes) -> dict[tuple[str, str], str]:
+    """The slice of each pod, by namespace and name, that has exactly one.
+
+    kubelet calls a slice MIG-<uuid>, the exporter calls it by its device and instance; where the exporter says whose it
+    is, as it does on Kubernetes, one slice of one pod is the same under both names.
+    """
+    found: dict[tuple[str, str], set[str]] = {}
+    for _, labels, _ in _samples(page, frozenset(_DCGM)):
+        name, pod = _dcgm_name(labels), labels.get(b"pod")
+        if name and pod and labels.get(b"GPU_I_ID"):
+            key = (labels.get(b"namespace", b"").decode(errors="replace"), pod.decode(errors="replace"))
+            found.setdefault(key, set()).add(name)
+    return {key: names.pop() for key, names in found.items() if len(names) == 1}
+
+
 def read_npu(page: bytes) -> States:
     """By chip-N."""
     return {name: _npu_state(values) for name, values in _collect(page, _NPU, _npu_name).items()}

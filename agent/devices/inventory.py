@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.devices import names, podresources
-from agent.devices.exporters import States, read_dcgm, read_npu
+from agent.devices.exporters import States, read_dcgm, read_npu, slice_of_pod
 from agent.devices.health import State, joined
 from agent.devices.names import Device
 from agent.devices.nvml import NoNvml, Nvml
@@ -60,14 +60,19 @@ class Inventory:
     kubelet_s: float = KUBELET_S
     states_s: float = STATES_S
     _aliases: dict[str, str] = field(default_factory=dict)  # GKE's names: UUID by nvidia0
+    _slices: dict[PodKey, str] = field(default_factory=dict)  # as DCGM's exporter calls them
     _nvml: Nvml | None = None
 
     def of(self, pod: PodKey, annotations: Mapping[str, str]) -> Described:
         real = names.ascend_real(annotations)
         devices = self.held.get(pod, ()) if real is None else real
-        return tuple((one, self._state(one)) for one in devices)
+        slices = [one for one in devices if one.kind is names.Kind.MIG]
+        alias = self._slices.get(pod) if len(slices) == 1 else None
+        return tuple((one, self._state(one, alias if one in slices else None)) for one in devices)
 
-    def _state(self, one: Device) -> State:
+    def _state(self, one: Device, alias: str | None) -> State:
+        if alias is not None and one.id not in self.states and alias in self.states:
+            one = replace(one, id=alias, parent=one.parent or alias.partition("/")[0])
         by_id = self.states.get(self._aliases.get(one.id, one.id))
         by_parent = self.states.get(self._aliases.get(one.parent, one.parent))
         lost = by_parent.fault if by_parent else None
@@ -117,7 +122,7 @@ class Inventory:
             self._bad("nvml", str(error))
 
     async def _read_states(self, scraper: Scraper) -> None:
-        for name, url, read in (("dcgm", self.sources.dcgm, read_dcgm), ("npu", self.sources.npu, read_npu)):
+        for name, url, read in (("dcgm", self.sources.dcgm, self._dcgm), ("npu", self.sources.npu, read_npu)):
             if url:
                 await self._read_page(scraper, name, url, read)
         states: States = {}
@@ -140,6 +145,10 @@ class Inventory:
             return
         self._good(name)
         self._pages[name] = read(page)
+
+    def _dcgm(self, page: bytes) -> States:
+        self._slices = slice_of_pod(page)
+        return read_dcgm(page)
 
     def _good(self, name: str) -> None:
         source = self.status.setdefault(name, Source())

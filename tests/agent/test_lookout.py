@@ -19,7 +19,7 @@ import yaml
 
 from agent.lookout import Lookout, serve
 from agent.status import table
-from tests.agent.devices.kubelet import Kubelet, pod, serving
+from lab.kubelet import Kubelet, pod, serving
 from tests.agent.devices.test_inventory import DCGM, page
 from tests.conftest import run
 from tests.kube import pod as document

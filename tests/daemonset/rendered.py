@@ -49,6 +49,11 @@ def container(spec: Json, title: str) -> Json:
     return found
 
 
+def volume(spec: Json, title: str) -> Json:
+    (found,) = (each for each in spec["volumes"] if each["name"] == title)
+    return found
+
+
 def variables(name: str, held: Json) -> set[str]:
     """The names that a container's environment defines."""
     defined = {each["name"] for each in held.get("env", [])}

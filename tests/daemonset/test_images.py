@@ -15,10 +15,10 @@ import yaml
 from agent.config import RunConfig
 from agent.config import parse as parse_agent
 from controller.config import parse as parse_controller
-from tests.daemonset.rendered import container, pod_spec
+from tests.daemonset.rendered import container, pod_spec, volume
 
 ROOT = Path(__file__).parents[2]
-STEPS = sorted(path for path in (ROOT / ".ci" / "vagrant").iterdir() if os.access(path, os.X_OK))
+STEPS = sorted(path for path in (ROOT / ".ci" / "vagrant").iterdir() if path.is_file() and os.access(path, os.X_OK))
 
 
 def told(name: str, word: str) -> str:
@@ -74,3 +74,12 @@ def test_the_machine_is_provisioned_by_scripts_that_are_there_and_parse() -> Non
     for path in STEPS:
         done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_machines_agent_asks_the_made_up_kubelet() -> None:
+    spec = pod_spec("../.ci/vagrant/overlay", "DaemonSet", "sonde-agent")
+    folder = volume(spec, "pod-resources")["hostPath"]["path"]
+    assert f"lab.kubelet --socket {folder}/kubelet.sock" in (ROOT / ".ci/vagrant/40-cluster").read_text()
+    (socket,) = (arg for arg in container(spec, "agent")["args"] if arg.startswith("--pod-resources="))
+    (mount,) = (each for each in container(spec, "agent")["volumeMounts"] if each["name"] == "pod-resources")
+    assert socket == f"--pod-resources={mount['mountPath']}/kubelet.sock"

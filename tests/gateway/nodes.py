@@ -30,6 +30,7 @@ from tests.kube import agent_pod, pod
 
 Json = dict[str, Any]
 LIMIT_S = 60.0
+KUBELET = (sys.executable, "-m", "lab.kubelet")
 ENGINE_PORT, CONTROL_PORT = 8000, 8900
 
 
@@ -102,6 +103,7 @@ class Node:
     index: int
     overlay: str = "base"
     agent: Process | None = None
+    document: Json | None = None  # of the agent's pod
     engines: dict[str, Process] = field(default_factory=dict)
     documents: dict[str, Json] = field(default_factory=dict)
     _holder: subprocess.Popen[str] | None = None
@@ -166,6 +168,11 @@ class Node:
         given = arguments(held, values, places) if arguments_ is None else list(arguments_)
         return self.inside(limited(held, [sys.executable, "-u", "-m", "agent", *given]))
 
+    async def start_kubelet(self, *devices: str) -> None:
+        """Its PodResources, with NAMESPACE/POD=RESOURCE:ID."""
+        socket = self.devices / "kubelet.sock"
+        await self.site.start(f"{self.name}-kubelet", [*KUBELET, f"--socket={socket}", *devices])
+
     async def start_agent(self) -> None:
         """As kubelet starts the pod: init container, container, an address in the status."""
         title = f"{self.name}-load"
@@ -173,17 +180,20 @@ class Node:
         await processes.finish(title, ["env", *environment, *self.command("load")], self.site.logs, LIMIT_S)
         self.agent = await self.site.start(f"{self.name}-agent", self.command("agent"))
         await processes.listening(self.agent, self.ip, 9431, LIMIT_S)
-        self.site.server.put(agent_pod(f"sonde-agent-{self.name}", self.name, self.ip))
+        self.document = agent_pod(f"sonde-agent-{self.name}", self.name, self.ip)
+        self.site.server.put(self.document)
 
     async def stop_agent(self) -> None:
-        """As kubelet ends a pod: the preStop hook, then SIGTERM."""
+        """As kubelet ends a pod: the preStop hook, SIGTERM, and the object goes."""
         held = container(self.spec, "agent")
         _, *hook = held["lifecycle"]["preStop"]["exec"]["command"]
         environment = [f"{key}={value}" for key, value in self.site.environment.items()]
         command = ["env", *environment, *self.command("agent", hook)]
         await processes.finish(f"{self.name}-prestop", command, self.site.logs, LIMIT_S)
         assert self.agent is not None
+        assert self.document is not None
         await self.agent.stop()
+        self.site.server.delete(self.document)
 
     async def start_pod(self, name: str, index: int, **labels: str) -> None:
         """An engine in a cgroup and a network namespace of its own, and its object."""

@@ -26,6 +26,7 @@ from tests.gateway.site import envoy_binary, post
 from tests.kube import kubeconfig, pool
 
 PODS = range(3, 9)  # network namespaces 0 to 2 are the agents'
+SECOND = 9  # the other controller's; the first is in the node's
 GATEWAY_PORT = 8080
 VALUES = {"POOL_NAME": "llm", "POOL_NAMESPACE": "default", "POOL_GROUP": "inference.networking.k8s.io"}
 
@@ -42,7 +43,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     (folder / "logs").mkdir()
     lab_slice = cgroups.slice_of(tree.root(), lab)
     try:
-        network.build(lab, PODS.stop)
+        network.build(lab, SECOND + 1)
         cgroups.make(lab_slice)
         with network.inside(network.node_namespace(lab)):
             server = ApiServer(token="t", host=network.NODE_ADDRESS)
@@ -60,21 +61,32 @@ class Cluster:
     def __init__(self, site: Site, nodes: list[Node]) -> None:
         self.site = site
         self.nodes = nodes
-        self.metrics_port = 9090
+        self.controllers = [network.NODE_ADDRESS, network.pod_address(SECOND)]
 
-    async def endpoints(self) -> dict[str, str]:
-        """The controller's endpoints and what their load is taken from."""
-        page = (await wire.get(network.NODE_ADDRESS, self.metrics_port, "/metrics")).decode()
+    async def endpoints(self) -> list[dict[str, str]]:
+        """Each controller's endpoints and what their load is taken from."""
+        return [await self._endpoints(address) for address in self.controllers]
+
+    async def _endpoints(self, address: str) -> dict[str, str]:
+        page = (await wire.get(address, 9090, "/metrics")).decode()
         found = [sample for sample in samples(page) if sample.name == "sonde_controller_endpoint_load"]
         return {sample.labels["pod"]: sample.labels["source"] for sample in found}
 
+    async def devices(self) -> dict[str, str]:
+        """The devices of pods, by what the agents' pages say."""
+        pages = [(await wire.get(node.ip, 9432, "/metrics")).decode() for node in self.nodes]
+        found = [one for page in pages for one in samples(page) if one.name == "sonde_pod_device_info"]
+        return {sample.labels["pod"]: sample.labels["device"] for sample in found}
+
     async def until(self, holds: Callable[[dict[str, str]], bool]) -> float:
-        """How long it took."""
+        """How long it took until it holds for all controllers."""
         began_s = time.monotonic()
-        while not holds(now := await self.endpoints()):
+        now = await self.endpoints()
+        while not all(holds(each) for each in now):
             if time.monotonic() - began_s > 20:
                 raise AssertionError(f"after 20 s: {now}")
             await asyncio.sleep(0.01)
+            now = await self.endpoints()
         return time.monotonic() - began_s
 
     @asynccontextmanager
@@ -109,19 +121,25 @@ async def installed(site: Site) -> AsyncIterator[Cluster]:
     try:
         for node in nodes:
             node.boot()
+            await node.start_kubelet(f"default/pod-{PODS[2 * node.index]}=nvidia.com/gpu:GPU-{node.index}")
             await node.start_agent()
         site.server.put(pool(ports=(ENGINE_PORT,)))
         for at, index in enumerate(PODS):
             await nodes[at // 2].start_pod(f"pod-{index}", index, app="llm")
-        controller = await site.start("controller", controller_command(site, VALUES))
-        await processes.listening(controller, network.NODE_ADDRESS, 9002, 60)
+        command = controller_command(site, VALUES)
+        controller = await site.start("controller", command)
+        other = await site.start("other", network.enter_command(network.pod_namespace(site.lab, SECOND), command))
+        cluster = Cluster(site, nodes)
+        for process, address in zip((controller, other), cluster.controllers, strict=True):
+            await processes.listening(process, address, 9002, 60)
         pods = tuple((network.pod_address(index), ENGINE_PORT) for index in range(3, PODS.stop))
-        config = envoy.Gateway(pods=pods, picker=(network.NODE_ADDRESS, 9002), host=network.NODE_ADDRESS)
+        one_picker, *more = [(address, 9002) for address in cluster.controllers]
+        config = envoy.Gateway(pods=pods, picker=one_picker, more_pickers=tuple(more), host=network.NODE_ADDRESS)
         file = site.folder / "envoy.json"
         file.write_text(json.dumps(envoy.bootstrap(config)))
         gateway = await site.start("envoy", envoy.command(envoy_binary(), file))
         await processes.listening(gateway, network.NODE_ADDRESS, GATEWAY_PORT, 60)
-        yield Cluster(site, nodes)
+        yield cluster
     finally:
         for process in reversed(site.running):
             await process.stop()
@@ -137,6 +155,7 @@ def test_three_nodes_from_apply_to_delete(site: Site) -> None:
             measured = dict.fromkeys(names, "kernel")
             await cluster.until(lambda now: now == measured)
             first, second, third = cluster.nodes
+            assert await cluster.devices() == {"pod-3": "GPU-0", "pod-5": "GPU-1", "pod-7": "GPU-2"}
             async with cluster.asking() as statuses:
                 # pods go and come by their objects
                 gone = second.documents["pod-5"]

@@ -14,8 +14,8 @@ import pytest
 from agent.devices import inventory
 from agent.devices.health import State
 from agent.devices.inventory import Inventory, Sources
-from agent.devices.names import ASCEND_REAL
-from tests.agent.devices.kubelet import Kubelet, pod, serving
+from agent.devices.names import ASCEND_REAL, device
+from lab.kubelet import Kubelet, pod, serving
 from tests.conftest import DATA, run
 
 DCGM, NPU = (DATA / "devices" / "dcgm.txt").read_bytes(), (DATA / "devices" / "npu.txt").read_bytes()
@@ -135,5 +135,28 @@ def test_without_nvml_the_rest_goes_on(caplog: pytest.LogCaptureFixture) -> None
             await until(lambda: known.states)
             assert known.states["GPU-aaaa"] != State()
             await until(lambda: len(known.status) == 2)
+
+    run(body())
+
+
+def test_the_one_slice_of_a_pod_is_the_exporters_one_slice_of_it() -> None:
+    labels = 'gpu="0",UUID="GPU-aaaa",GPU_I_PROFILE="1g.18gb",GPU_I_ID="7",namespace="default",pod="a"'
+    lost = b'DCGM_FI_DEV_XID_ERRORS{gpu="0",UUID="GPU-aaaa"} 79\n'
+    used = f"DCGM_FI_DEV_FB_USED{{{labels}}} 512\n".encode()
+
+    async def body() -> None:
+        content = [used]
+        async with page(content) as url, running(Sources(dcgm=url)) as known:
+            slices = device("nvidia.com/mig-1g.18gb", "MIG-1"), device("nvidia.com/mig-1g.18gb", "MIG-2")
+            assert slices[0] is not None
+            assert slices[1] is not None
+            known.held = {("default", "a"): (slices[0],), ("default", "b"): (slices[1],)}
+            await until(lambda: known.states)
+            assert known.of(("default", "a"), {})[0][1] == State(memory_used_bytes=512 << 20)
+            assert known.of(("default", "b"), {})[0][1] == State()
+            content[0] = used + lost
+            await until(lambda: known.of(("default", "a"), {})[0][1].fault == "Xid 79")
+            known.held = {("default", "a"): (slices[0], slices[1])}  # which of two it is nobody says
+            assert [state for _, state in known.of(("default", "a"), {})] == [State(), State()]
 
     run(body())

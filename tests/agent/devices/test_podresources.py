@@ -10,7 +10,8 @@ import pytest
 
 from agent.devices import podresources
 from agent.devices.podresources import ANSWER_LIMIT_BYTES, KubeletError, ask
-from tests.agent.devices.kubelet import Kubelet, claiming, pod, serving
+from lab.kubelet import Kubelet, pod, serving
+from tests.agent.devices.kubelet import claiming
 from tests.conftest import run
 
 
