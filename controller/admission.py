@@ -21,6 +21,7 @@ from controller.table import Table
 PRESSURE_FOR_S = 0.01  # so long a pool's pressure is taken as it was: walking all of a large one costs more than a pick
 
 Gate = Callable[[Request, Table, float], Refusal | None]
+Weights = tuple[float, float, float, float]  # of queue, KV cache, prefix and adapter
 Nobody = Callable[[Request], Refusal]
 
 # Policies that go by pages alone, as the reference does: this controller reads all of them itself, as often as told.
@@ -50,8 +51,10 @@ def no_endpoint(_request: Request) -> Refusal:
     return NO_ENDPOINT
 
 
-def policy_of(name: str, known: Limits) -> Policy:
-    """The rule of a policy, with its thresholds."""
+def policy_of(name: str, known: Limits, weights: Weights | None = None) -> Policy:
+    """The rule of a policy, with its thresholds, and with other weights of its scorers than their own."""
+    if name == "gie-v1" and weights is not None:
+        return gie.scorers(weights[:3], weights[3])
     if name == "gie-v0.3":
         return gie.tree(known.low_queue, known.queue, known.kv_cache_usage, known.adapter_affinity)
     return POLICIES[name]

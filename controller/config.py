@@ -53,7 +53,8 @@ class Config:
     drain_delay_s: float = 5.0
     drain_timeout_s: float = 30.0
     refresh_metrics_interval_s: float = 0.05  # of engines that nothing else measures
-    config_file: Path | None = None
+    config_file: Path | None = None  # an EndpointPickerConfig, as the next
+    config_text: str = ""
     policy: str = "sonde"
     slo_ttft_s: float = 5.0  # 0: no wish
     slo_tpot_s: float = 0.0
@@ -104,6 +105,7 @@ def parse(arguments: Sequence[str]) -> Config:
         drain_timeout_s=flags.drain_timeout,
         refresh_metrics_interval_s=flags.refresh_metrics_interval,
         config_file=flags.config_file,
+        config_text=flags.config_text,
         policy=flags.policy,
         slo_ttft_s=flags.slo_ttft,
         slo_tpot_s=flags.slo_tpot,
@@ -131,6 +133,8 @@ def _fault(config: Config) -> str | None:
         return f"argument --manifests: {config.manifests} is no folder"
     if config.config_file and not config.config_file.is_file():
         return f"argument --config-file: {config.config_file} is no file"
+    if config.config_file and config.config_text:
+        return "--config-file and --config-text cannot both be given"
     if config.cert_path:
         missing = [name for name in (CERTIFICATE, KEY) if not (config.cert_path / name).is_file()]
         if missing:
@@ -264,8 +268,10 @@ def _parser() -> argparse.ArgumentParser:
         "--config-file",
         type=Path,
         metavar="FILE",
-        help="accepted for manifests of other pickers; nothing in it is used yet",
+        help="EndpointPickerConfig of another picker: thresholds, weights, endpoints of an answer and parsers hold "
+        "here too, what else is in it is a line in the log each",
     )
+    add("--config-text", default="", metavar="YAML", help="the same as text")
     _truth_flag(add, "--enable-cert-reload", True, "serve a certificate again when its files change")
     add(
         "--max-endpoints",

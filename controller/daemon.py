@@ -29,20 +29,18 @@ from grpc_health.v1 import health, health_pb2
 
 from agent.cluster.objects import Cluster
 from controller import document, extproc, tls, web
-from controller.admission import PAGE_POLICIES, gate_of, nobody_of, policy_of
-from controller.affinity import Affinity
+from controller.admission import PAGE_POLICIES
 from controller.agents import Agents
+from controller.assembly import answering
 from controller.config import Config
 from controller.counts import Counts
 from controller.engines import Engines
-from controller.explain import Explainer
 from controller.live import Board, Live
 from controller.metrics import ControllerPage
 from controller.model import Address, ClusterChanged, Event, address_of
-from controller.modes import ASSUMED_MODES
 from controller.picker import Picker
 from controller.snapshot import Snapshot, Totals, snapshot
-from controller.starting import StartError, body_memory_bytes, budgets, clusters, limits_of, listen, trust
+from controller.starting import StartError, clusters, listen, trust
 from controller.table import Table
 from controller.trust import Trust
 from controller.weights.steering import Steering, steering
@@ -137,29 +135,11 @@ class _Controller:
         config = self.config
         self.rng = Random(config.seed)
         self.table = Table(config.pool_group, config.pool_namespace, config.pool_name)
-        known = limits_of(config.policy)
-        self.picker = Picker(
-            self.table,
-            policy_of(config.policy, known),
-            self.rng,
-            max_endpoints=config.max_endpoints,
-            budgets=budgets(config),
-            explainer=Explainer(config.explain_sample),
-            affinity=Affinity(by_page=config.policy in PAGE_POLICIES),
-        )
-        manner = extproc.Manner(
-            assumed_mode=ASSUMED_MODES[config.request_body_mode],
-            hooks=config.conformance_hooks,
-            body_memory_bytes=body_memory_bytes(config),
-        )
-        gate, nobody = gate_of(config.policy, known), nobody_of(config.policy)
-        self.processor = extproc.ExternalProcessor(self.picker, self.counts, manner, gate, nobody)
+        self.picker, self.processor = answering(config, self.table, self.rng, self.counts)
 
     async def start(self, resources: ExitStack) -> Ports:
         """Opens the ports. Raises StartError."""
         config = self.config
-        if config.config_file:
-            log.warning("--config-file %s: nothing in it is used", config.config_file)
         await self._set_health()
         self._clusters, self._trust = clusters(config), trust(config)
         try:

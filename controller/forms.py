@@ -39,7 +39,6 @@ IGNORED = frozenset(
         "cache-info-metric",
         "destinationEndpointHintKey",
         "destinationEndpointHintMetadataNamespace",
-        "config-text",
         "model-server-metrics-port",
         "model-server-metrics-path",
         "model-server-metrics-scheme",

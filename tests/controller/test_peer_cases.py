@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import grpc.aio
 import pytest
@@ -14,11 +15,24 @@ from controller.admission import PAGE_POLICIES, gate_of, nobody_of, policy_of
 from controller.affinity import Affinity
 from controller.counts import Rewritten, Series
 from controller.model import ClusterChanged, EngineScraped, EngineSignal
+from controller.plugins import NOTHING, taken
 from controller.reading import SUBSET_KEY, SUBSET_NAMESPACE
 from controller.saturation import limits
 from tests.controller import messages as m
 from tests.controller.known import GROUP, LABELS, pod
-from tests.controller.peer_cases import SCORERS, TREE, Case, Engine, completion, pages
+from tests.controller.peer_cases import (
+    LLM_D_OBJECTIVE,
+    LORA,
+    QUEUES,
+    SCORERS,
+    SQL_LORA,
+    TREE,
+    Case,
+    Engine,
+    completion,
+    pages,
+    to,
+)
 from tests.controller.test_extproc import Served, serve
 
 
@@ -83,8 +97,9 @@ async def answers_to(served: Served, messages: Sequence[bytes]) -> list[bytes]:
     return answers
 
 
-def play(case: Case, look: object = None, *more: ModelRewrite) -> None:
-    known = limits(case.policy, {})
+def play(case: Case, look: object = None, *more: ModelRewrite, configured: str = "") -> None:
+    given = taken(configured, case.policy) if configured else NOTHING
+    known = given.limited(limits(case.policy, {}))
 
     async def body(served: Served) -> None:
         served.table.apply(ClusterChanged(objects(case, *more)), 0.0)
@@ -99,10 +114,11 @@ def play(case: Case, look: object = None, *more: ModelRewrite) -> None:
 
     serve(
         body,
-        policy=policy_of(case.policy, known),
+        policy=policy_of(case.policy, known, given.weights),
         gate=gate_of(case.policy, known),
         nobody=nobody_of(case.policy),
         affinity=Affinity(by_page=case.policy in PAGE_POLICIES),
+        reads=given.reads,
         quiet_s=10.0,
     )
 
@@ -153,6 +169,35 @@ def test_a_rewrite_that_an_object_asks_for_is_made_and_counted() -> None:
         assert served.counts.view().rewritten == {key: 1}
 
     play(case, look, ModelRewrite("default", "by-hand", "p", (rule,), ""))
+
+
+CONFIGURED = """
+apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {type: kv-cache-utilization-scorer}, {type: prefix-cache-scorer}%s]
+schedulingProfiles:
+- name: default
+  plugins: [{pluginRef: queue-scorer}, {pluginRef: kv-cache-utilization-scorer}, {pluginRef: prefix-cache-scorer}%s]
+"""
+
+
+def test_weights_of_a_configuration_decide() -> None:
+    engines = pages((10, 0.2, "foo bar"), (10, 0.4, "foo sql-lora-1fdg2"), (10, 0.3, "foo"), most=2)
+    sent_body = [completion("test3", "sql-lora")]
+    lora = CONFIGURED % (", {type: lora-affinity-scorer}", ", {pluginRef: lora-affinity-scorer}")
+    affine = Case(
+        "select lora despite higher kv cache", "gie-v1", engines, sent_body, SQL_LORA, goes_to=to(1), asks_for=LORA
+    )
+    play(affine, configured=lora)
+    play(replace(affine, goes_to=to(0)), configured=CONFIGURED % ("", ""))
+
+
+def test_a_body_that_a_configuration_passes_is_not_read() -> None:
+    case = Case(
+        "passthrough parser success", "gie-v1", QUEUES, [b"passthrough-parser"], {LLM_D_OBJECTIVE: "my-model"},
+        goes_to=to(1), counted=("", "", "2"),
+    )  # fmt: skip
+    play(case, configured=CONFIGURED % (", {type: passthrough-parser}", "") + "parser: {pluginRef: passthrough-parser}")
 
 
 def test_a_pools_answers_that_come_without_a_request_pass() -> None:

@@ -1,0 +1,64 @@
+"""The parts that answer a request, made of the configuration: the picker with its rule, the judges, ext_proc.
+
+Owns which setting reaches which part; refuses to know ports, tasks and the cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+from random import Random
+
+from controller.admission import PAGE_POLICIES, gate_of, nobody_of, policy_of
+from controller.affinity import Affinity
+from controller.config import Config
+from controller.counts import Counts
+from controller.explain import Explainer
+from controller.extproc import ExternalProcessor, Manner
+from controller.modes import ASSUMED_MODES
+from controller.picker import Picker
+from controller.plugins import NOTHING, PluginsError, Taken, taken
+from controller.starting import StartError, body_memory_bytes, budgets, limits_of
+from controller.table import Table
+
+log = logging.getLogger(__name__)
+
+
+def answering(config: Config, table: Table, rng: Random, counts: Counts) -> tuple[Picker, ExternalProcessor]:
+    """Raises StartError."""
+    given = plugins_of(config)
+    known = given.limited(limits_of(config.policy))
+    picker = Picker(
+        table,
+        policy_of(config.policy, known, given.weights),
+        rng,
+        max_endpoints=config.max_endpoints if config.max_endpoints > 1 else given.max_endpoints or 1,
+        budgets=budgets(config),
+        explainer=Explainer(config.explain_sample),
+        affinity=Affinity(by_page=config.policy in PAGE_POLICIES),
+    )
+    manner = Manner(
+        assumed_mode=ASSUMED_MODES[config.request_body_mode],
+        hooks=config.conformance_hooks or given.hooks,
+        reads=given.reads,
+        body_memory_bytes=body_memory_bytes(config),
+    )
+    gate, nobody = gate_of(config.policy, known), nobody_of(config.policy)
+    return picker, ExternalProcessor(picker, counts, manner, gate, nobody)
+
+
+def plugins_of(config: Config) -> Taken:
+    """What another picker's configuration says here; what it says in vain is a line in the log each.
+
+    Raises StartError.
+    """
+    if config.config_file is None and not config.config_text:
+        return NOTHING
+    source = "--config-text" if config.config_file is None else f"--config-file {config.config_file}"
+    try:
+        text = config.config_text if config.config_file is None else config.config_file.read_text(encoding="utf-8")
+        given = taken(text, config.policy)
+    except (OSError, UnicodeDecodeError, PluginsError) as error:
+        raise StartError(f"{source}: {error}") from error
+    for note in given.notes:
+        log.warning("%s: %s", source, note)
+    return given
