@@ -20,7 +20,7 @@ from controller.admission import Gate, Nobody, admit_all, no_endpoint
 from controller.bodies import Bodies
 from controller.classes import Refusal
 from controller.counts import Counts
-from controller.exchange import QUIET_S, Exchange
+from controller.exchange import BODY_LIMIT_BYTES, QUIET_S, Exchange
 from controller.model import Source
 from controller.modes import BUFFERED, UNDECLARED
 from controller.picker import Picker
@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 # Envoy applies no time limit in FULL_DUPLEX_STREAMED, so the request must be here after so long, slow uploads included.
 REQUEST_LIMIT_S = 60.0
-MESSAGE_LIMIT_BYTES = 64 << 20  # a BUFFERED body is one message; grpcio's default ends at 4 MiB
+# A BUFFERED body is one message, and one that is a little too large shall get its 413; grpcio's default is 4 MiB.
+MESSAGE_LIMIT_BYTES = BODY_LIMIT_BYTES + (1 << 20)
 BODY_MEMORY_BYTES = 1 << 30  # of all bodies that are held at once
 TRACE_PAUSE_S = 1.0
 PEER_LIMIT = 1024  # connections of gateways without protocol_config whose mode is remembered

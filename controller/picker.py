@@ -44,11 +44,12 @@ class Pick:
 
     def served_by(self, address: Address, now: float) -> None:
         """The gateway tells which endpoint answered. If it is another, ours did not take the request."""
-        if address == self.row.endpoint.address:
+        served = [] if address == self.row.endpoint.address else self.table.indexes((address,))
+        other = self.table.rows[served[0]] if len(served) == 1 else None
+        if address == self.row.endpoint.address or other is self.row:  # perhaps in another spelling
             return
         before = self.reservation
         self.table.miss(self.row, before, now)
-        other = self.table.row(address)
         if other and other.source is not Source.KERNEL:  # a kernel has shown the request already
             self.row, self.reservation = other, self.table.reserve(other, now, before.tokens, before.uncached)
 

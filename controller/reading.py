@@ -107,9 +107,10 @@ def _field(metadata: Any, namespace: str, key: str) -> Any | None:
 
 
 def status(headers: Any) -> int | None:
-    """Of a response; None: its headers do not say, or no status."""
-    for header in headers:
-        if header.key.lower() == ":status":
-            text = (header.raw_value or header.value.encode()).decode("ascii", "replace")
-            return int(text) if len(text) == 3 and text.isdecimal() else None
-    return None
+    """Of a response; None: its headers do not say, or no status. Some gateways leave the colon out."""
+    told = {header.key.lower(): header for header in headers}
+    header = told.get(":status") or told.get("status")
+    if header is None:
+        return None
+    text = (header.raw_value or header.value.encode()).decode("ascii", "replace")
+    return int(text) if len(text) == 3 and text.isascii() and text.isdecimal() else None

@@ -59,6 +59,15 @@ MODEL_DURATION = histogram(
     DURATION_BOUNDS_S,
     *_V03,
 )
+MODEL_SIZES = histogram(
+    "inference_model_request_sizes",
+    "As inference_objective_request_sizes; the name of v0.3. Unit: bytes.",
+    SIZE_BOUNDS_BYTES,
+    *_V03,
+)
+MODEL_RUNNING = gauge(
+    "inference_model_running_requests", "As inference_objective_running_requests; the name of v0.3.", "model_name"
+)
 DECISION = histogram(
     "inference_extension_scheduler_e2e_duration_seconds",
     "Time it took to choose an endpoint for a request that had arrived: what the picker adds to a request.",
@@ -89,7 +98,7 @@ INFO = gauge(
 
 FAMILIES: tuple[Family, ...] = (
     OBJECTIVE_REQUESTS, OBJECTIVE_ERRORS, OBJECTIVE_DURATION, OBJECTIVE_SIZES, OBJECTIVE_RUNNING, MODEL_REQUESTS,
-    MODEL_ERRORS, MODEL_DURATION, DECISION, DECLINED, REWRITES, FAULTS, INFO,
+    MODEL_ERRORS, MODEL_DURATION, MODEL_SIZES, MODEL_RUNNING, DECISION, DECLINED, REWRITES, FAULTS, INFO,
 )  # fmt: skip
 
 _Tallies = Mapping[tuple[str, ...], Tally]
@@ -101,12 +110,13 @@ def request_metrics(requests: Requests, commit: str, build: str) -> Iterator[str
     yield written(OBJECTIVE_REQUESTS, _requests(v1))
     yield written(OBJECTIVE_ERRORS, _errors(v1))
     yield written_histogram(OBJECTIVE_DURATION, _durations(v1))
-    sizes = ((labels, distribution(tally.sizes_bytes)) for labels, tally in v1.items())
-    yield written_histogram(OBJECTIVE_SIZES, ((labels, spread) for labels, spread in sizes if spread.counts[-1]))
+    yield written_histogram(OBJECTIVE_SIZES, _sizes(v1))
     yield written(OBJECTIVE_RUNNING, _running(v1))
     yield written(MODEL_REQUESTS, _requests(v03))
     yield written(MODEL_ERRORS, _errors(v03))
     yield written_histogram(MODEL_DURATION, _durations(v03))
+    yield written_histogram(MODEL_SIZES, _sizes(v03))
+    yield written(MODEL_RUNNING, _running(v1))
     yield written_histogram(DECISION, [((), distribution(requests.decisions_s))])
     yield written(DECLINED, requests.declined.items())
     yield written(REWRITES, requests.rewritten.items())
@@ -132,6 +142,11 @@ def _durations(tallies: _Tallies) -> Iterator[tuple[Sequence[str], Distribution]
     return ((labels, spread) for labels, spread in spreads if spread.counts[-1])
 
 
+def _sizes(tallies: _Tallies) -> Iterator[tuple[Sequence[str], Distribution]]:
+    spreads = ((labels, distribution(tally.sizes_bytes)) for labels, tally in tallies.items())
+    return ((labels, spread) for labels, spread in spreads if spread.counts[-1])
+
+
 def _running(tallies: _Tallies) -> Iterator[tuple[Sequence[str], float]]:
     by_model: dict[str, tuple[int, bool]] = {}
     for (model, *_), tally in tallies.items():
@@ -146,7 +161,7 @@ def _summed(tallies: Iterable[tuple[Sequence[str], Tally]]) -> _Tallies:
         held = sums.setdefault(tuple(labels[:2]), Tally())
         held.requests += tally.requests
         held.errors.update(tally.errors)
-        spread, more = held.durations_s, tally.durations_s
-        spread.counts = [count + added for count, added in zip(spread.counts, more.counts, strict=True)]
-        spread.sum += more.sum
+        for spread, more in ((held.durations_s, tally.durations_s), (held.sizes_bytes, tally.sizes_bytes)):
+            spread.counts = [count + added for count, added in zip(spread.counts, more.counts, strict=True)]
+            spread.sum += more.sum
     return sums

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 
 from controller.exchange import Exchange
 from controller.modes import BUFFERED, FULL_DUPLEX, NONE
@@ -92,3 +93,24 @@ def test_a_model_in_the_path_is_changed_there_and_the_body_is_not(mode: int, at:
     assert not common.body_mutation.body
     if mode == FULL_DUPLEX:
         assert m.streamed(answers[1:])[0] == sent
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ({":status": "503"}, 503),
+        ({"status": "429"}, 429),
+        ({"status": "200", ":status": "500"}, 500),
+        ({"Status": "\u0665\u0660\u0660"}, None),
+        ({":status": "5000"}, None),
+        ({}, None),
+    ],
+)
+def test_a_responses_status_is_read_with_or_without_its_colon(told: dict[str, str], status: int | None) -> None:
+    message = ext_proc.ProcessingRequest(response_headers=ext_proc.HttpHeaders())
+    for key, value in told.items():
+        message.response_headers.headers.headers.add(key=key, value=value)
+    exchange = Exchange()
+    exchange.receive(message.SerializeToString())
+
+    assert exchange.response_status == status

@@ -18,6 +18,7 @@ from controller.admission import Gate, Nobody, admit_all, no_endpoint
 from controller.affinity import Affinity
 from controller.classes import NO_ENDPOINT
 from controller.counts import Counts, Series, Tally
+from controller.exchange import BODY_LIMIT_BYTES
 from controller.extproc import Manner
 from controller.modes import BUFFERED, FULL_DUPLEX, NONE
 from controller.picker import Picker
@@ -130,6 +131,16 @@ def test_a_body_of_20_mb_in_one_message_comes_back() -> None:
         assert m.streamed(answers)[0] == big
 
     serve(body, pod("a"))
+
+
+def test_a_buffered_body_that_is_too_large_gets_its_answer_too() -> None:
+    async def body(served: Served) -> None:
+        call = served.call()
+        await ask(call, m.headers(BUFFERED), answers=1)
+        (answer,) = await ask(call, m.body(bytes(BODY_LIMIT_BYTES + 1)), answers=1)
+        assert m.read(answer).immediate_response.status.code == 413
+
+    serve(body, pod("a"), debug=False)
 
 
 def test_without_endpoints_the_answer_is_503() -> None:

@@ -105,14 +105,17 @@ def test_every_family_that_is_documented_is_on_the_page_and_no_other() -> None:
 
 def test_requests_are_counted_under_the_names_of_both_generations_of_the_field() -> None:
     counts = Counts()
-    counts.ended(counts.picked(asked("llama", None, 1), 2e-5), 0.3)
-    counts.ended(counts.picked(asked("llama", None, 2), 2e-5), 0.3)
+    counts.ended(counts.picked(asked("llama", None, 1), 2e-5, size_bytes=100), 0.3)
+    counts.ended(counts.picked(asked("llama", None, 2), 2e-5, size_bytes=200), 0.3)
     counts.refused(503)
     text = page(table(), counts=counts)
     assert value(text, "inference_objective_request_total", model_name="llama", priority="1") == 1
     assert value(text, "inference_model_request_total", model_name="llama") == 2
     assert value(text, "inference_objective_request_error_total", error_code="503") == 1
     assert value(text, "inference_model_request_error_total", error_code="503") == 1
+    assert value(text, "inference_model_request_sizes_sum", model_name="llama") == 300
+    assert value(text, "inference_objective_request_sizes_sum", model_name="llama", priority="2") == 200
+    assert value(text, "inference_model_running_requests", model_name="llama") == 0
     name = "inference_model_request_duration_seconds_bucket"
     assert [value(text, name, model_name="llama", le=le) for le in ("0.2", "0.4", "+Inf")] == [0, 2, 2]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
 import grpc.aio
 import pytest
@@ -14,12 +15,15 @@ from agent.cluster.objects import Cluster, Model, ModelRewrite, Objective, Pool,
 from controller.admission import PAGE_POLICIES, gate_of, nobody_of, policy_of
 from controller.affinity import Affinity
 from controller.counts import Rewritten, Series
+from controller.exchange import Exchange
 from controller.model import ClusterChanged, EngineScraped, EngineSignal
+from controller.modes import FULL_DUPLEX
+from controller.picker import Picker
 from controller.plugins import NOTHING, taken
 from controller.reading import SUBSET_KEY, SUBSET_NAMESPACE
 from controller.saturation import limits
 from tests.controller import messages as m
-from tests.controller.known import GROUP, LABELS, pod
+from tests.controller.known import GROUP, LABELS, pod, table
 from tests.controller.peer_cases import (
     LLM_D_OBJECTIVE,
     LORA,
@@ -211,3 +215,25 @@ def test_a_pools_answers_that_come_without_a_request_pass() -> None:
         assert m.streamed(answers[1:], "response_body")[:2] == (b"".join(chunks), [False, True])
 
     serve(body, pod("a"))
+
+
+@pytest.mark.parametrize(
+    ("header", "allowed"),
+    [
+        ("10.0.0.2", {"10.0.0.2:3000", "10.0.0.2:3002", "10.0.0.2:3004"}),
+        ("10.0.0.1,10.0.0.3:3002", {"10.0.0.1:3000", "10.0.0.1:3002", "10.0.0.1:3004", "10.0.0.3:3002"}),
+        ("10.0.0.2:3000, 10.0.0.2:3004", {"10.0.0.2:3000", "10.0.0.2:3004"}),
+        ("10.0.0.9", set()),
+        ("10.0.0.1:9999", set()),
+        ("", set()),
+    ],
+)
+def test_the_conformance_suite_names_pods_with_and_without_a_rank(header: str, allowed: set[str]) -> None:
+    known = table(pod("a"), pod("b"), pod("c"), ports=(3000, 3002, 3004))
+    picker = Picker(known, rng=Random(1))
+    exchange = Exchange(hooks=True)
+    exchange.receive(m.headers(FULL_DUPLEX, ends=True, test_epp_endpoint_selection=header))
+    assert exchange.asks is not None
+    picks = [picker.pick(exchange.asks, 0.0) for _ in range(100)]
+
+    assert {pick.destination for pick in picks if pick} == allowed

@@ -97,6 +97,15 @@ def test_an_endpoint_that_served_is_not_counted_again_where_its_kernel_shows_it(
     assert [row.ledger.unshown for row in known.rows] == [0, 0]
 
 
+def test_an_endpoint_that_served_is_known_in_any_spelling() -> None:
+    known = table(pod("a", "fd00::1"))
+    pick = Picker(known, rng=Random(1)).pick(ASK, 0.0)
+    assert pick is not None
+    pick.served_by("[FD00:0::1]:8000", 0.1)
+
+    assert (known.rows[0].misses, known.rows[0].ledger.own) == (0, 1)
+
+
 @pytest.mark.parametrize("served", ["10.0.0.1:8000", "elsewhere"])
 def test_whoever_served_the_reservation_ends_once(served: str) -> None:
     known = table(pod("a"))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
+import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
@@ -71,6 +74,27 @@ def test_nobody_outside_chooses_an_endpoint(through: Through) -> None:
         answer = await here.post(ASK, x_gateway_destination_endpoint="127.0.0.1:1")
         assert answer.status == 200
         assert answer.json()["headers"][DESTINATION] in here.upstreams
+
+    through(body)
+
+
+def test_of_a_control_header_that_comes_twice_nothing_is_left(through: Through) -> None:
+    def ask(port: int) -> dict[str, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
+        body = json.dumps(ASK).encode()
+        connection.putrequest("POST", "/v1/completions")
+        for name in (DESTINATION, DESTINATION.upper(), f"{DESTINATION}-served", f"{DESTINATION}-served"):
+            connection.putheader(name, "127.0.0.1:1")
+        connection.putheader("content-length", str(len(body)))
+        connection.endheaders(body)
+        with contextlib.closing(connection):
+            seen = json.loads(connection.getresponse().read())
+        assert seen["headers"][DESTINATION] == seen["own"]  # the last of several is what the upstream tells
+        return dict(seen["headers"])
+
+    async def body(here: Site) -> None:
+        headers = await asyncio.to_thread(ask, here.gateway_port)
+        assert f"{DESTINATION}-served" not in headers
 
     through(body)
 
