@@ -310,7 +310,11 @@ class _Agent:
             "node": self._config.node_name,
             "version": version(),
             "watchers": self.telemetry.watchers,
-            "pods": pods_of(self._view.endpoints(), lambda seen: held.get(seen.owner.slot) if seen.owner else None),
+            "pods": pods_of(
+                self._view.endpoints(),
+                lambda seen: held.get(seen.owner.slot) if seen.owner else None,
+                time.monotonic_ns(),
+            ),
             "problems": problems,
             "warnings": list(self._warnings.lines),
         }

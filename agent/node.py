@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from agent.devices.health import State
 from agent.devices.inventory import Described
 from agent.signals import gauge
 from agent.view import Place, Seen
@@ -16,11 +17,11 @@ Json = dict[str, Any]
 WARNINGS = 20
 
 
-def pods_of(endpoints: Mapping[Place, Seen], cgroups: Callable[[Seen], int | None]) -> list[Json]:
-    return [_pod(place, seen, cgroups(seen)) for place, seen in sorted(endpoints.items())]
+def pods_of(endpoints: Mapping[Place, Seen], cgroups: Callable[[Seen], int | None], now_ns: int) -> list[Json]:
+    return [_pod(place, seen, cgroups(seen), now_ns) for place, seen in sorted(endpoints.items())]
 
 
-def _pod(place: Place, seen: Seen, cgroups: int | None) -> Json:
+def _pod(place: Place, seen: Seen, cgroups: int | None, now_ns: int) -> Json:
     known = [name for name, told in (("kernel", seen.row), ("engine", seen.engine)) if told is not None]
     return {
         "namespace": place.namespace,
@@ -33,12 +34,18 @@ def _pod(place: Place, seen: Seen, cgroups: int | None) -> Json:
         "cgroups": cgroups,
         "in_flight": None if seen.row is None else gauge(seen.row, "in_flight"),
         "engine": seen.engine.metrics.engine if seen.engine else None,
-        "devices": devices_of(seen.devices),
+        "devices": devices_of(seen.devices, now_ns),
     }
 
 
-def devices_of(described: Described) -> list[Json]:
-    return [{**asdict(one), **asdict(state)} for one, state in described]
+def devices_of(described: Described, now_ns: int) -> list[Json]:
+    return [{**asdict(one), **_state(state, now_ns)} for one, state in described]
+
+
+def _state(state: State, now_ns: int) -> Json:
+    told = asdict(state)
+    read_ns = told.pop("read_ns")
+    return {**told, "age_s": None if read_ns is None else round(max(0, now_ns - read_ns) / 1e9, 1)}
 
 
 class Warnings(logging.Handler):

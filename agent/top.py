@@ -147,7 +147,21 @@ def _devices(devices: Sequence[proto.Device]) -> Mapping[str, Any]:
     return {
         "utilization": sum(told) / len(told) if told else None,
         "fault": ", ".join(f"{one.id}: {one.fault}" for one in devices if one.fault) or None,
-        "devices": [{"id": one.id, "kind": one.kind, "fault": one.fault or None} for one in devices],
+        "devices": [_device(one) for one in devices],
+    }
+
+
+def _device(one: proto.Device) -> Mapping[str, Any]:
+    return {
+        "id": one.id,
+        "resource": one.resource,
+        "kind": one.kind,
+        "share": one.share or None,
+        "fault": one.fault or None,
+        "utilization": one.utilization if one.HasField("utilization") else None,
+        "memory_used_bytes": one.memory_used_bytes if one.HasField("memory_used_bytes") else None,
+        "memory_total_bytes": one.memory_total_bytes if one.HasField("memory_total_bytes") else None,
+        "age_s": one.age_us / 1e6 if one.HasField("age_us") else None,
     }
 
 

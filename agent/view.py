@@ -67,11 +67,11 @@ class Seen:
             report.kernel.CopyFrom(kernel_signal(self.row, self.usual, self.gaps, sampled_ns, now_ns))
         if self.engine is not None:
             report.engine.CopyFrom(_engine_signal(self.engine, now_ns))
-        report.devices.extend(_device(one, state) for one, state in self.devices)
+        report.devices.extend(_device(one, state, now_ns) for one, state in self.devices)
         return report
 
 
-def _device(one: Device, state: State) -> proto.Device:
+def _device(one: Device, state: State, now_ns: int) -> proto.Device:
     return proto.Device(
         id=one.id,
         resource=one.resource,
@@ -81,6 +81,7 @@ def _device(one: Device, state: State) -> proto.Device:
         utilization=state.utilization,
         memory_used_bytes=state.memory_used_bytes,
         memory_total_bytes=state.memory_total_bytes,
+        age_us=None if state.read_ns is None else max(0, now_ns - state.read_ns) // 1000,
     )
 
 
@@ -195,7 +196,8 @@ class View:
         for place, one in self._seen.items():
             now = devices.get((place.namespace, place.pod), ())
             if one.devices != now:
-                one.devices, one.version, self.version = now, version, version
+                one.version = self.version = version
+            one.devices = now  # the same may have been read anew
         return self.version == version
 
     def renew(self, now_ns: int, histogram: Callable[[int], Counts]) -> bool:

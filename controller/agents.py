@@ -19,7 +19,7 @@ import grpc.aio
 from agent.proto import telemetry_pb2 as proto
 from agent.proto.telemetry_pb2_grpc import TelemetryStub
 from controller.backoff import backoff_s
-from controller.model import Address, AgentGone, EngineSignal, Event, FrameReceived, KernelSignal, Report
+from controller.model import Address, AgentGone, Device, EngineSignal, Event, FrameReceived, KernelSignal, Report
 from controller.trust import Trust
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,26 @@ def _report(report: proto.EndpointReport, now: float) -> Report:
         kernel=_kernel(report.kernel, now) if report.HasField("kernel") else None,
         engine=_engine(report.engine, now) if report.HasField("engine") else None,
         fault=", ".join(f"{one.id}: {one.fault}" for one in report.devices if one.fault),
+        devices=tuple(_device(one, now) for one in report.devices),
     )
+
+
+def _device(one: proto.Device, now: float) -> Device:
+    return Device(
+        id=one.id,
+        resource=one.resource,
+        kind=one.kind,
+        share=one.share,
+        fault=one.fault,
+        utilization=_share(one.utilization) if one.HasField("utilization") else None,
+        memory_used_bytes=one.memory_used_bytes if one.HasField("memory_used_bytes") else None,
+        memory_total_bytes=one.memory_total_bytes if one.HasField("memory_total_bytes") else None,
+        true_at_s=now - one.age_us * 1e-6 if one.HasField("age_us") else None,
+    )
+
+
+def _share(value: float) -> float | None:
+    return value if 0.0 <= value <= 1.0 else None  # NaN fails the test too
 
 
 def _kernel(signal: proto.KernelSignal, now: float) -> KernelSignal:
@@ -173,13 +192,12 @@ def _kernel(signal: proto.KernelSignal, now: float) -> KernelSignal:
 
 
 def _engine(signal: proto.EngineSignal, now: float) -> EngineSignal:
-    usage = signal.kv_cache_usage if signal.HasField("kv_cache_usage") else None
     return EngineSignal(
         true_at_s=now - signal.age_us * 1e-6,
         engine=signal.engine,
         running=signal.running if signal.HasField("running") else None,
         waiting=signal.waiting if signal.HasField("waiting") else None,
-        kv_cache_usage=usage if usage is not None and 0.0 <= usage <= 1.0 else None,  # NaN fails the test too
+        kv_cache_usage=_share(signal.kv_cache_usage) if signal.HasField("kv_cache_usage") else None,
         models=tuple(signal.models),
         running_adapters=tuple(signal.running_adapters),
         waiting_adapters=tuple(signal.waiting_adapters),

@@ -13,13 +13,14 @@ import msgspec
 
 from controller.health import State
 from controller.lastpicks import LastPicks, Noted
-from controller.model import EngineSignal, KernelSignal
+from controller.model import Device, EngineSignal, KernelSignal
 from controller.pick import STEPS
 from controller.policies.price import SIGNAL_LIMIT_S
 from controller.row import Node, Row
 from controller.table import Table
 
 LINE_POINTS = 60
+DEVICE_LIMIT_S = 15.0  # agents look each two seconds, and give up a source after ten
 REQUESTS = "requests"
 SECONDS = "s"
 
@@ -30,6 +31,20 @@ class AgentLine(msgspec.Struct, frozen=True):
     name: str
     live: bool
     heard_age_s: float | None
+
+
+class DeviceLine(msgspec.Struct, frozen=True):
+    """An accelerator. Its numbers are unknown once they are too old; `at_s` says of when they were, to the second."""
+
+    id: str
+    resource: str
+    kind: str
+    share: str
+    fault: str
+    utilization: float | None
+    memory_used_bytes: int | None
+    memory_total_bytes: int | None
+    at_s: float | None
 
 
 class PodLine(msgspec.Struct, frozen=True):
@@ -60,6 +75,7 @@ class PodLine(msgspec.Struct, frozen=True):
     picks: Mapping[str, int]
     fault: str = ""  # of an accelerator, with its id
     weight: float | None = None  # of connections that agents steer; None: none was told
+    devices: tuple[DeviceLine, ...] = ()
 
 
 class Alternative(msgspec.Struct, frozen=True):
@@ -179,6 +195,23 @@ def _pod(row: Row, full_rank: float, now: float, weight: float | None) -> PodLin
         picks={reason.value: count for reason, count in row.picks.items()},
         fault=row.fault,
         weight=None if weight is None else round(weight, 3),
+        devices=tuple(_device(one, now) for one in row.devices),
+    )
+
+
+def _device(one: Device, now: float) -> DeviceLine:
+    at_s = one.true_at_s
+    fresh = at_s is None or now - at_s <= DEVICE_LIMIT_S
+    return DeviceLine(
+        one.id,
+        one.resource,
+        one.kind,
+        one.share,
+        one.fault,
+        round(one.utilization, 3) if fresh and one.utilization is not None else None,
+        one.memory_used_bytes if fresh else None,
+        one.memory_total_bytes,
+        None if at_s is None else round(at_s),
     )
 
 

@@ -18,7 +18,7 @@ from controller.editions import Edition
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
-LINE_EVERY = 4  # ticks between two points of a line: two minutes are shown
+LINE_EVERY = 2  # ticks between two points of a line: a minute is shown
 VIEWER_LIMIT = 32
 RETRY_MS = 1000
 

@@ -114,6 +114,21 @@ class EngineSignal:
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """An accelerator of a pod, as the agent of its node tells."""
+
+    id: str
+    resource: str
+    kind: str  # gpu, mig, npu, other
+    share: str = ""  # which part of a shared one
+    fault: str = ""  # why requests on it fail
+    utilization: float | None = None  # 0..1
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    true_at_s: float | None = None  # None: nobody tells its state
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """An agent's word on one endpoint."""
 
@@ -124,6 +139,7 @@ class Report:
     kernel: KernelSignal | None
     engine: EngineSignal | None
     fault: str = ""  # of an accelerator, with its id; "" if nothing speaks against any
+    devices: tuple[Device, ...] = ()
 
     @property
     def key(self) -> PortKey:

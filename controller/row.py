@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from controller.failures import Failures, Trust
 from controller.health import State, Vigil
-from controller.model import Endpoint, EngineSignal, KernelSignal, Reason, Source
+from controller.model import Device, Endpoint, EngineSignal, KernelSignal, Reason, Source
 from controller.pick import EJECTED_STEP, LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
 from controller.policies.fleet import queue_of
 from controller.policies.price import COUNT_LIMIT_S, KV_FULL, SIGNAL_LIMIT_S
@@ -77,6 +77,7 @@ class Row:
     source: Source = Source.OWN
     penalty: float = 0.0
     fault: str = ""  # of an accelerator of the pod, as its node's agent says
+    devices: tuple[Device, ...] = ()
     due_s: float = FOREVER  # when it must be evaluated next, but for the age of the kernel's count
     queued_s: float = FOREVER  # the earliest time the table's queue holds for it
     picks: dict[Reason, int] = field(default_factory=dict)

@@ -268,7 +268,7 @@ class Table:
     def _forget(self, row: Row | None, node: Node, now: float) -> None:
         if row and row.node is node:
             row.kernel = row.node = node.columns = None
-            row.fault = ""
+            row.fault, row.devices = "", ()
             self._evaluate(row, now)
 
     def _apply_report(self, node: str, report: Report, now: float) -> None:
@@ -277,7 +277,7 @@ class Table:
             return
         if report.engine and (row.engine is None or row.engine.true_at_s < report.engine.true_at_s):
             row.engine = report.engine
-        row.fault = report.fault
+        row.fault, row.devices = report.fault, report.devices
         if row.node is not self.nodes[node]:
             row.node = self.nodes[node]
             row.node.columns = None

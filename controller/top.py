@@ -31,6 +31,7 @@ COLUMNS = (
     ),
     Column("picks", "picks", "count", "requests this controller sent there"),
     Column("kv", "KV", "share", "KV cache in use, as the engine says"),
+    Column("utilization", "devices", "share", "mean utilization of its accelerators, where somebody tells", ""),
     Column("stale_s", "stale", "time", "how old the last measurement is, where it is too old to use", ""),
     Column("state", "state", "text", "what speaks against it"),
 )
@@ -79,7 +80,7 @@ def seen(document: Json, now: float, history: deque[tuple[float, int]]) -> Seen:
 
 
 def row(pod: Mapping[str, Any], now_s: float) -> Json:
-    stale_at_s, silent_at_s = pod["stale_at_s"], pod["silent_at_s"]
+    silent_at_s = pod["silent_at_s"]
     against = [pod["state"]] if pod["state"] != "fine" else []
     if silent_at_s is not None:
         against[0] += f" {max(0.0, now_s - silent_at_s):.1f} s"
@@ -91,9 +92,25 @@ def row(pod: Mapping[str, Any], now_s: float) -> Json:
         "price": pod["rank"],
         "picks": sum(pod["picks"].values()),
         "kv": pod["kv_cache_usage"],
-        "stale_s": None if stale_at_s is None else round(max(0.0, now_s - stale_at_s), 1),
+        **_devices(pod["devices"], now_s),
+        "stale_s": _age_s(pod["stale_at_s"], now_s),
         "state": ", ".join(against),
     }
+
+
+def _devices(devices: Sequence[Json], now_s: float) -> Json:
+    told = [one["utilization"] for one in devices if one["utilization"] is not None]
+    return {
+        "utilization": sum(told) / len(told) if told else None,
+        "devices": [
+            {**{name: value for name, value in one.items() if name != "at_s"}, "age_s": _age_s(one["at_s"], now_s)}
+            for one in devices
+        ],
+    }
+
+
+def _age_s(at_s: float | None, now_s: float) -> float | None:
+    return None if at_s is None else round(max(0.0, now_s - at_s), 1)
 
 
 def _title(document: Json, rows: Sequence[Json], history: Sequence[tuple[float, int]]) -> str:

@@ -32,6 +32,10 @@ FILES = {
     "main.js": "text/javascript; charset=utf-8",
     "stream.js": "text/javascript; charset=utf-8",
     "pods.js": "text/javascript; charset=utf-8",
+    "row.js": "text/javascript; charset=utf-8",
+    "badges.js": "text/javascript; charset=utf-8",
+    "past.js": "text/javascript; charset=utf-8",
+    "picks.js": "text/javascript; charset=utf-8",
     "parts.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }

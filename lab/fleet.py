@@ -48,7 +48,10 @@ class FleetPod:
     chunks: int = 0
     ttft_us: int | None = 50_000
     gap_us: int | None = 10_000
-    fault: str = ""  # of its accelerator
+    fault: str = ""  # of its accelerators' first
+    gpus: int = 1
+    busy: float | None = 0.0  # each of them
+    told_s: float = 0.0  # so long ago
     moved_at_s: float = 0.0  # the last answer byte; what never moves is a stall as soon as something is in flight
 
     def move(self, in_flight: int, waiting: int) -> None:
@@ -70,9 +73,21 @@ class FleetPod:
             usual_gap_us=self.gap_us,
         )
         uid = f"uid-{self.ip}"
-        devices = [Device(id="GPU-1", kind="gpu", fault=self.fault)] if self.fault else []
+        devices = [self._device(number) for number in range(self.gpus)]
         return EndpointReport(
             namespace=manifests.NAMESPACE, pod=self.name, pod_uid=uid, port=PORT, kernel=signal, devices=devices
+        )
+
+    def _device(self, number: int) -> Device:
+        return Device(
+            id=f"GPU-{number + 1}",
+            resource="nvidia.com/gpu",
+            kind="gpu",
+            fault="" if number else self.fault,
+            utilization=self.busy,
+            memory_used_bytes=61 << 30,
+            memory_total_bytes=80 << 30,
+            age_us=int(self.told_s * 1e6),
         )
 
 
@@ -149,6 +164,7 @@ class Fleet:
         for pod in self.pods:
             in_flight = rng.randrange(12)
             pod.move(in_flight, rng.randint(0, in_flight))
+            pod.busy = rng.random()
             pod.ttft_us, pod.gap_us = rng.randint(20_000, 400_000), rng.randint(5_000, 30_000)
         self.ring()
 

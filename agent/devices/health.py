@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # What an application did wrong: the device is well. All other Xids mean that requests on the device fail.
 APPLICATION_XIDS = frozenset((13, 31, 43, 45, 68, 109))
@@ -20,6 +20,8 @@ class State:
     temperature_c: float | None = None
     throttled: tuple[str, ...] = ()  # why its clocks are held down
     fault: str | None = None  # it is lost, and why
+    # when its source last told, on the monotonic clock; the same state read again is no news
+    read_ns: int | None = field(default=None, compare=False)
 
 
 def xid_fault(xid: int) -> str | None:
@@ -55,6 +57,7 @@ def joined(first: State, second: State) -> State:
         temperature_c=_known(first.temperature_c, second.temperature_c),
         throttled=first.throttled or second.throttled,
         fault=first.fault or second.fault,
+        read_ns=min((at for at in (first.read_ns, second.read_ns) if at is not None), default=None),
     )
 
 

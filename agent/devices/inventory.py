@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,7 +53,7 @@ class Source:
 @dataclass(eq=False)
 class Inventory:
     sources: Sources
-    changed: Callable[[], None] = lambda: None
+    changed: Callable[[], None] = lambda: None  # called after each look that found anything
     held: Held = field(default_factory=dict)
     states: States = field(default_factory=dict)
     status: dict[str, Source] = field(default_factory=dict)
@@ -75,12 +76,13 @@ class Inventory:
             one = replace(one, id=alias, parent=one.parent or alias.partition("/")[0])
         by_id = self.states.get(self._aliases.get(one.id, one.id))
         by_parent = self.states.get(self._aliases.get(one.parent, one.parent))
-        lost = by_parent.fault if by_parent else None
+        lost, read_ns = (by_parent.fault, by_parent.read_ns) if by_parent else (None, None)
         if by_id is not None:
             return replace(by_id, fault=by_id.fault or lost)
         if by_parent is not None and one.kind is names.Kind.NPU:
             return by_parent
-        return State(fault=lost)  # a slice's numbers are not its device's, but a lost device loses its slices
+        # a slice's numbers are not its device's, but a lost device loses its slices
+        return State(fault=lost, read_ns=read_ns if lost else None)
 
     async def run(self) -> None:
         """Asks until cancelled."""
@@ -94,7 +96,7 @@ class Inventory:
                     await self._open_nvml()
                 await self._read_states(scraper)
                 looks += 1
-                if (self.held, self.states) != before:
+                if any((*before, self.held, self.states)):  # what is as before is younger now
                     self.changed()
                 await asyncio.sleep(self.states_s)
         finally:
@@ -128,7 +130,7 @@ class Inventory:
         states: States = {}
         pages = list(self._pages.values())
         if self._nvml:
-            pages.insert(0, await asyncio.to_thread(self._nvml.states))
+            pages.insert(0, _read_now(await asyncio.to_thread(self._nvml.states)))
         for page in pages:
             for one, state in page.items():
                 states[one] = joined(states[one], state) if one in states else state
@@ -144,7 +146,7 @@ class Inventory:
                 self._pages.pop(name, None)
             return
         self._good(name)
-        self._pages[name] = read(page)
+        self._pages[name] = _read_now(read(page))
 
     def _dcgm(self, page: bytes) -> States:
         self._slices = slice_of_pod(page)
@@ -161,3 +163,8 @@ class Inventory:
         if not source.failures:
             log.warning("devices: %s: %s; trying on, the last known state stays", name, problem)
         source.problem, source.failures = problem, source.failures + 1
+
+
+def _read_now(states: States) -> States:
+    now_ns = time.monotonic_ns()
+    return {name: replace(state, read_ns=now_ns) for name, state in states.items()}

@@ -45,7 +45,7 @@ class EndpointReport(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., pod: _Optional[str] = ..., pod_uid: _Optional[str] = ..., port: _Optional[int] = ..., kernel: _Optional[_Union[KernelSignal, _Mapping]] = ..., engine: _Optional[_Union[EngineSignal, _Mapping]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ...) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ("id", "resource", "kind", "share", "fault", "utilization", "memory_used_bytes", "memory_total_bytes")
+    __slots__ = ("id", "resource", "kind", "share", "fault", "utilization", "memory_used_bytes", "memory_total_bytes", "age_us")
     ID_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,7 @@ class Device(_message.Message):
     UTILIZATION_FIELD_NUMBER: _ClassVar[int]
     MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AGE_US_FIELD_NUMBER: _ClassVar[int]
     id: str
     resource: str
     kind: str
@@ -62,7 +63,8 @@ class Device(_message.Message):
     utilization: float
     memory_used_bytes: int
     memory_total_bytes: int
-    def __init__(self, id: _Optional[str] = ..., resource: _Optional[str] = ..., kind: _Optional[str] = ..., share: _Optional[str] = ..., fault: _Optional[str] = ..., utilization: _Optional[float] = ..., memory_used_bytes: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ...) -> None: ...
+    age_us: int
+    def __init__(self, id: _Optional[str] = ..., resource: _Optional[str] = ..., kind: _Optional[str] = ..., share: _Optional[str] = ..., fault: _Optional[str] = ..., utilization: _Optional[float] = ..., memory_used_bytes: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ..., age_us: _Optional[int] = ...) -> None: ...
 
 class KernelSignal(_message.Message):
     __slots__ = ("age_us", "in_flight", "waiting", "started", "completed", "client_aborted", "server_aborted", "status_5xx", "chunks", "connections", "resets_out", "retransmits", "progress_age_us", "usual_ttft_us", "usual_gap_us", "srtt_us", "low_gap_us")

@@ -1,16 +1,17 @@
-// The page: takes events, keeps the figures and the last picks, and hands the pods to pods.js.
+// The page: takes events, keeps the figures, and hands the pods to pods.js and the last picks to picks.js.
 
-import { Clock, age, element, price, say } from "./parts.js";
+import { Clock, age, element, say } from "./parts.js";
+import { Picks } from "./picks.js";
 import { Pods } from "./pods.js";
 import { follow } from "./stream.js";
 
 const at = (id) => document.getElementById(id);
 const clock = new Clock();
 const pods = new Pods(at("nodes"), clock);
+const picks = new Picks(at("pick-list"), at("no-picks"), at("more-picks"));
 const rates = []; // [time, picks] of the last seconds
 const RATE_S = 5;
 
-let picks = [];
 let summary = null;
 let agents = [];
 let pointer = 0;
@@ -40,7 +41,7 @@ function take(event) {
   document.documentElement.dataset.link = "live";
   summary = event.summary;
   agents = event.nodes;
-  if (event.picks) picks = event.picks;
+  if (event.picks) picks.picks = event.picks;
   rates.push([event.now_s, summary.picks]);
   while (rates.length > 2 && rates[0][0] < event.now_s - RATE_S) rates.shift();
   drawLink();
@@ -63,6 +64,7 @@ function drawLink() {
 
 function drawFigures() {
   say(at("pool"), `${summary.namespace}/${summary.pool}`);
+  say(at("rule"), `rule ${summary.policy}`);
   document.title = `${summary.pool} - Sonde`;
   const notice = at("notice");
   notice.hidden = summary.known;
@@ -77,11 +79,10 @@ function drawFigures() {
     ["in flight", sum("in_flight")],
     ["waiting", sum("waiting")],
     ["streaming", sum("streaming")],
-    ["picks a second", rate()],
+    ["picks/s", rate()],
     ["stalled", stalled, stalled > 0],
     ["agents live", `${live} of ${agents.length}`, live < agents.length],
-    ["not measured", all.length - measured.length, all.length > measured.length],
-    ["rule", summary.policy],
+    ["unmeasured", all.length - measured.length, all.length > measured.length],
   ]);
   say(at("shown"), pods.shown === all.length ? `${all.length} pods` : `${pods.shown} of ${all.length} pods`);
 }
@@ -98,36 +99,17 @@ function figures(wanted) {
     if (!figure) {
       figure = root.appendChild(element("div"));
       figure.append(element("dt", "", name), element("dd"));
+      figure.lastChild.append(element("span"), element("small"));
     }
     figure.className = bad ? "bad" : "";
-    say(figure.lastChild, String(value));
+    const [number, ...of] = String(value).split(/(?= of )/);
+    say(figure.lastChild.children[0], number);
+    say(figure.lastChild.children[1], of.join(""));
   });
 }
 
 function drawPicks() {
-  const list = at("pick-list");
-  at("no-picks").hidden = picks.length > 0;
-  while (list.children.length > picks.length) list.lastChild.remove();
-  picks.forEach((pick, index) => {
-    let line = list.children[index];
-    if (!line) {
-      line = list.appendChild(element("li"));
-      line.append(element("span", "age"), element("b"), element("span"), element("span", "others"));
-    }
-    say(line.children[0], `${clock.since(pick.at_s)} `);
-    say(line.children[1], pick.pod);
-    say(line.children[2], ` for ${cost(pick)} (${pick.reason})`);
-    say(line.children[3], instead(pick));
-  });
-}
-
-function cost(one) {
-  return [price(one.rank, summary.price_unit), ...one.against].join(" ");
-}
-
-function instead(pick) {
-  if (!pick.alternatives.length) return ", nothing else to choose";
-  return `, not ${pick.alternatives.map((other) => `${other.pod} for ${cost(other)}`).join(", ")}`;
+  picks.draw(clock, summary.price_unit, pods.names());
 }
 
 // Ages go on between events, and most of all when none come.
@@ -142,6 +124,7 @@ at("find").addEventListener("input", () => view({ find: at("find").value }));
 at("sort").addEventListener("change", () => view({ sort: at("sort").value }));
 at("troubled").addEventListener("change", () => view({ troubled: at("troubled").checked }));
 at("controls").addEventListener("submit", (event) => event.preventDefault());
+at("more-picks").addEventListener("click", () => picks.toggle());
 at("help-button").addEventListener("click", () => at("help").showModal());
 at("nodes").addEventListener("click", (event) => {
   const row = event.target.closest("li.pod");
@@ -161,6 +144,7 @@ const KEYS = {
     at("troubled").checked = !at("troubled").checked;
     view({ troubled: at("troubled").checked });
   },
+  p: () => picks.toggle(),
   j: () => pods.move(1),
   k: () => pods.move(-1),
   ArrowDown: () => pods.move(1),

@@ -30,6 +30,15 @@ export function milliseconds(value_s) {
   return ms >= 10 ? `${ms.toFixed(0)} ms` : `${ms.toFixed(1)} ms`;
 }
 
+export function percent(share) {
+  return `${(100 * share).toFixed(0)} %`;
+}
+
+export function bytes(value) {
+  if (value < 2 ** 30) return `${(value / 2 ** 20).toFixed(0)} MiB`;
+  return `${(value / 2 ** 30).toFixed(value < 10 * 2 ** 30 ? 1 : 0)} GiB`;
+}
+
 export function age(value_s) {
   if (value_s < 10) return `${Math.max(0, value_s).toFixed(1)} s`;
   if (value_s < 120) return `${value_s.toFixed(0)} s`;
@@ -53,47 +62,4 @@ export class Clock {
   since(at_s) {
     return age(this.now() - at_s);
   }
-}
-
-const SVG = "http://www.w3.org/2000/svg";
-
-// A line of the recent past; what was not known is a hole in it.
-export class Past {
-  constructor(label, title) {
-    this.root = element("div", "past");
-    this.root.title = title;
-    this.svg = document.createElementNS(SVG, "svg");
-    this.svg.setAttribute("viewBox", "0 0 60 20");
-    this.svg.setAttribute("preserveAspectRatio", "none");
-    this.svg.setAttribute("aria-hidden", "true");
-    this.path = document.createElementNS(SVG, "path");
-    this.svg.append(this.path);
-    this.value = element("span", "value", "?");
-    this.root.append(element("span", "label", label), this.svg, this.value);
-  }
-
-  draw(points, now_s) {
-    say(this.value, milliseconds(now_s));
-    const path = trace(points);
-    if (this.path.getAttribute("d") !== path) this.path.setAttribute("d", path);
-  }
-}
-
-// From zero, so that the height of a line says something; 60 points fill the width, the latest on the right.
-export function trace(points) {
-  const most = Math.max(...points.filter((value) => value !== null), 1e-6);
-  let path = "";
-  let pen = false;
-  points.forEach((value, at) => {
-    if (value === null) {
-      pen = false;
-      return;
-    }
-    const x = 60 - points.length + at + 1;
-    const y = 19 - (18 * value) / most;
-    path += `${pen ? "L" : "M"}${x} ${y.toFixed(1)}`;
-    if (!pen) path += "h0.01"; // a point with holes on both sides still shows
-    pen = true;
-  });
-  return path;
 }

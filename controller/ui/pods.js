@@ -1,148 +1,11 @@
 // The pods under their nodes. Each pod has its place in the list from the start, so that find-in-page and the scroll
 // bar are right, but is drawn only when it comes near the screen and only if it changed.
 
-import { Past, age, count, element, price, say } from "./parts.js";
+import { troubles } from "./badges.js";
+import { age, element, say } from "./parts.js";
+import { PodRow } from "./row.js";
 
 const LINE_POINTS = 60;
-const STATES = { stalled: ["bad", "stalled"], suspect: ["bad", "was stalled"], trial: ["warn", "on trial"] };
-
-class PodRow {
-  constructor(pod, past) {
-    this.pod = pod;
-    this.past = past;
-    this.dirty = true;
-    this.near = false;
-    this.opened = false;
-    this.root = element("li", "pod");
-    this.root.tabIndex = -1;
-    this.root.dataset.id = pod.id;
-    const who = element("div", "who");
-    this.badges = element("span", "badges");
-    who.append(element("span", "name", pod.pod), this.badges);
-    this.root.append(who);
-  }
-
-  // The part that costs: made when it is first needed.
-  #build() {
-    this.bar = element("div", "bar");
-    this.waiting = element("i", "waiting");
-    this.streaming = element("i", "streaming");
-    this.bar.append(this.streaming, this.waiting);
-    this.text = element("span", "text");
-    const load = element("div", "load");
-    load.append(this.bar, this.text);
-    this.ttft = new Past("first token", "mean time to first token, last two minutes");
-    this.ttft.root.classList.add("ttft");
-    this.gap = new Past("gap", "mean gap between chunks, last two minutes");
-    this.gap.root.classList.add("gap");
-    this.rank = element("span", "rank");
-    this.count = element("span", "count");
-    this.root.append(load, this.ttft.root, this.gap.root, labelled("price", this.rank), labelled("picks", this.count));
-  }
-
-  draw(scale, clock, unit) {
-    if (!this.bar) this.#build();
-    this.dirty = false;
-    const pod = this.pod;
-    const known = pod.in_flight !== null;
-    const streaming = pod.streaming ?? (known ? pod.in_flight - (pod.waiting ?? 0) : 0);
-    this.bar.classList.toggle("unknown", !known);
-    this.waiting.style.width = `${(100 * (known ? pod.waiting ?? 0 : 0)) / scale}%`;
-    this.streaming.style.width = `${(100 * streaming) / scale}%`;
-    say(this.text, loadText(pod));
-    this.ttft.draw(this.past.ttft_s, pod.ttft_s);
-    this.gap.draw(this.past.gap_s, pod.gap_s);
-    say(this.rank.firstChild, price(pod.rank, unit));
-    say(this.count.firstChild, String(total(pod.picks)));
-    this.#drawBadges(clock);
-    this.#drawMore(clock, unit);
-  }
-
-  #drawBadges(clock) {
-    const wanted = badges(this.pod, clock);
-    const shown = this.badges.children;
-    while (shown.length > wanted.length) this.badges.lastChild.remove();
-    wanted.forEach(([kind, text], at) => {
-      const badge = shown[at] ?? this.badges.appendChild(element("span"));
-      badge.className = `badge ${kind}`;
-      say(badge, text);
-    });
-  }
-
-  #drawMore(clock, unit) {
-    if (!this.opened) {
-      this.more?.remove();
-      this.more = undefined;
-      return;
-    }
-    if (!this.more) {
-      this.more = element("dl", "more");
-      this.root.append(this.more);
-    }
-    const facts = details(this.pod, clock, unit);
-    while (this.more.children.length > facts.length) this.more.lastChild.remove();
-    facts.forEach(([name, value], at) => {
-      let fact = this.more.children[at];
-      if (!fact) {
-        fact = this.more.appendChild(element("div"));
-        fact.append(element("dt"), element("dd"));
-      }
-      say(fact.children[0], name);
-      say(fact.children[1], value);
-    });
-  }
-
-  // Whether time alone changes what is shown.
-  get ages() {
-    return this.pod.stale_at_s !== null || this.pod.silent_at_s !== null;
-  }
-}
-
-function labelled(label, node) {
-  node.append(element("span", "value"), element("span", "label", label));
-  return node;
-}
-
-function loadText(pod) {
-  if (pod.in_flight === null) return "? in flight";
-  const parts = [`${pod.in_flight} in flight`];
-  if (pod.waiting !== null) parts.push(`${pod.waiting} waiting`);
-  if (pod.streaming !== null) parts.push(`${pod.streaming} streaming`);
-  return parts.join(" · ");
-}
-
-function total(picks) {
-  return Object.values(picks).reduce((sum, more) => sum + more, 0);
-}
-
-export function badges(pod, clock) {
-  const found = [];
-  if (pod.state in STATES) {
-    const [kind, text] = STATES[pod.state];
-    found.push([kind, pod.silent_at_s === null ? text : `${text} ${clock.since(pod.silent_at_s)}`]);
-  }
-  if (!pod.ready) found.push(["warn", "unready"]);
-  if (pod.terminating) found.push(["warn", "terminating"]);
-  if (pod.stale_at_s !== null) found.push(["warn", `stale ${clock.since(pod.stale_at_s)}`]);
-  else if (pod.in_flight === null) found.push(["warn", "not measured"]);
-  if (pod.fault) found.push(["bad", `lost device ${pod.fault}`]);
-  return found;
-}
-
-function details(pod, clock, unit) {
-  const facts = [
-    ["address", pod.address],
-    ["namespace", pod.namespace],
-    ["goes by", `${pod.source}, load ${pod.load}`],
-    ["price", price(pod.rank, unit) + (pod.against.length ? ` (${pod.against.join(", ")})` : "")],
-    ["picked", Object.entries(pod.picks).map(([reason, n]) => `${n} ${reason}`).join(", ") || "never"],
-    ["picks the kernel has not shown", count(pod.unshown)],
-  ];
-  if (pod.kv_cache_usage !== null) facts.push(["KV cache in use", `${(100 * pod.kv_cache_usage).toFixed(0)} %`]);
-  if (pod.stale_at_s !== null) facts.push(["last measured", `${clock.since(pod.stale_at_s)} ago`]);
-  if (pod.fault) facts.push(["lost device", pod.fault]);
-  return facts;
-}
 
 const ORDERS = {
   name: () => 0,
@@ -264,7 +127,7 @@ export class Pods {
   }
 
   #wanted(pod) {
-    if (this.view.troubled && badges(pod, this.clock).length === 0) return false;
+    if (this.view.troubled && troubles(pod, this.clock).length === 0) return false;
     const find = this.view.find.toLowerCase();
     return !find || [pod.pod, pod.node ?? "", pod.address, pod.namespace].some((text) => text.toLowerCase().includes(find));
   }
@@ -317,11 +180,16 @@ export class Pods {
     to.scrollIntoView({ block: "nearest" });
   }
 
+  names() {
+    return [...this.rows.values()].map((row) => row.pod.pod);
+  }
+
   toggle(root) {
     const row = this.rows.get(root.dataset.id);
     row.opened = !row.opened;
     row.root.setAttribute("aria-expanded", String(row.opened));
     row.draw(this.scale, this.clock, this.unit);
+    row.root.scrollIntoView({ block: "nearest" });
   }
 }
 

@@ -36,6 +36,15 @@ _COST = Row(
             ("sonde_agent_resident_memory_bytes{$M}", "{{instance}}"),
         ),
         graph(
+            "Share of a core and what is left out",
+            "Share of one core that the kernel programs took when last timed, and 1 for each thing they leave out to "
+            "stay below --kernel-share.",
+            "none",
+            ("max by (instance) (sonde_agent_kernel_share_ratio{$M})", "{{instance}} share"),
+            ("max by (instance, what) (sonde_agent_shed{$M})", "{{instance}} without {{what}}"),
+            maximum=1,
+        ),
+        graph(
             "Slots read",
             "Copies of pods' counts out of shared memory. Costs no system call.",
             "ops",
@@ -56,7 +65,7 @@ _GAPS = Row(
     (
         graph(
             "Programs attached",
-            "Hooks with a program. Fewer than three: nothing or not all is measured.",
+            "Hooks with a program. Fewer than on other nodes of the same kernel: nothing or not all is measured.",
             "none",
             ("sum by (instance) (sonde_agent_program_attached{$M})", "{{instance}}"),
         ),
@@ -84,6 +93,12 @@ _GAPS = Row(
             "none",
             ("sum by (level) (sonde_agent_endpoints{$M})", "{{level}}"),
             stacked=True,
+        ),
+        graph(
+            "Measurement level",
+            "1: segments. 2: also the applications' write and read calls (kernel 6.3 with BTF).",
+            "none",
+            ("max by (instance) (sonde_agent_measurement_level{$M})", "{{instance}}"),
         ),
         graph(
             "Age of the last reading",

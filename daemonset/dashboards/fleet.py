@@ -106,7 +106,7 @@ _WENT = Row(
         graph(
             "Picks by reason",
             "cheapest: by price. prefix, adapter: for what is cached or loaded. least-work: too few kernels tell. "
-            "tie: drawn among equals. only: there is one. rule: by another policy. stalled: "
+            "tie: drawn among equals. only: there is one. rule: by another policy. stalled, lost: "
             "nothing better was left.",
             "reqps",
             ("sum by (reason) (rate(sonde_controller_picks_total{$M}[$R]))", "{{reason}}"),

@@ -83,11 +83,20 @@ _TIMES = Row(
             "s",
             *quantiles("sonde_pod_request_upload_seconds{$P}", _POD, (0.5, 0.99)),
         ),
-        _by_pod(
+        graph(
+            "Read delay",
+            "From the arrival of bytes of a request to the pod having read them. Long: an event loop that stands "
+            "still. Needs measurement level 2.",
+            "s",
+            *quantiles("sonde_pod_read_delay_seconds{$P}", _POD, (0.5, 0.99)),
+        ),
+        graph(
             "Chunks",
-            "Segments of answers that carried data: about the output tokens of streaming answers.",
+            "Segments of answers that carried data, about the output tokens of streaming answers, and the writes they "
+            "came by (measurement level 2): fewer segments than writes means that the network merged some.",
             "cps",
-            "rate(sonde_pod_response_chunks_total{$P}[$R])",
+            (f"sum by ({_POD}) (rate(sonde_pod_response_chunks_total{{$P}}[$R]))", "{{pod}}"),
+            (f"sum by ({_POD}) (rate(sonde_pod_response_writes_total{{$P}}[$R]))", "{{pod}} writes"),
         ),
     ),
 )
@@ -103,6 +112,22 @@ _NETWORK = Row(
             6,
         ),
         _by_pod("Connections opened", "New connections.", "cps", "rate(sonde_pod_connections_opened_total{$P}[$R])", 6),
+        graph(
+            "Accept queue",
+            "Connections that the pod has not accepted yet, and how many may wait (the backlog). At the limit the "
+            "kernel drops connection attempts.",
+            "none",
+            (f"sum by ({_POD}) (sonde_pod_accept_queue_length{{$P}})", "{{pod}}"),
+            (f"sum by ({_POD}) (sonde_pod_accept_queue_limit{{$P}})", "{{pod}} limit"),
+            width=6,
+        ),
+        _by_pod(
+            "Longest accept queue",
+            "The longest that the queue of accepted connections was when it was looked at, since the agent began.",
+            "none",
+            "sonde_pod_accept_queue_longest{$P}",
+            6,
+        ),
         _by_pod(
             "Accept queue overflows",
             "Connection attempts dropped because the pod accepts too slowly. Clients wait a second or more for each.",
@@ -110,12 +135,12 @@ _NETWORK = Row(
             "rate(sonde_pod_accept_queue_overflows_total{$P}[$R])",
             6,
         ),
-        _by_pod(
-            "Opaque connections",
-            "Connections whose requests cannot be followed: TLS and other protocols.",
+        graph(
+            "How connections ended",
+            "By whose end came first: a FIN or a reset of the client or the server, or nothing came back.",
             "cps",
-            "rate(sonde_pod_connections_opaque_total{$P}[$R])",
-            6,
+            (f"sum by ({_POD}, cause) (rate(sonde_pod_connections_closed_total{{$P}}[$R]))", "{{pod}} {{cause}}"),
+            width=6,
         ),
         _by_pod(
             "Retransmissions",
@@ -145,6 +170,45 @@ _NETWORK = Row(
             (f"sum by ({_POD}) (rate(sonde_pod_received_bytes_total{{$P}}[$R]))", "{{pod}} in"),
             (f"sum by ({_POD}) (rate(sonde_pod_sent_bytes_total{{$P}}[$R]))", "{{pod}} out"),
             width=6,
+        ),
+    ),
+)
+
+_PROTOCOLS = Row(
+    "HTTP/2 and what cannot be read",
+    (
+        graph(
+            "HTTP/2",
+            "Connections that speak HTTP/2 in clear text, each of whose streams is a request, and GOAWAY frames: no "
+            "more requests on that connection.",
+            "cps",
+            (f"sum by ({_POD}) (rate(sonde_pod_connections_http2_total{{$P}}[$R]))", "{{pod}} connections"),
+            (f"sum by ({_POD}) (rate(sonde_pod_http2_goaways_total{{$P}}[$R]))", "{{pod}} GOAWAY"),
+        ),
+        _by_pod(
+            "Opaque connections",
+            "Connections whose requests cannot be followed: TLS and other protocols. What goes over them is in no "
+            "other panel than the next ones.",
+            "cps",
+            "rate(sonde_pod_connections_opaque_total{$P}[$R])",
+        ),
+        _by_pod(
+            "Answers on opaque connections",
+            "Answers that followed a question, told by direction and size alone.",
+            "ops",
+            "rate(sonde_pod_approximate_answers_total{$P}[$R])",
+        ),
+        graph(
+            "First byte on opaque connections",
+            "Approximate: time from a question to its answer.",
+            "s",
+            *quantiles("sonde_pod_approximate_first_byte_seconds{$P}", _POD, (0.5, 0.99)),
+        ),
+        graph(
+            "Gap on opaque connections",
+            "Approximate: time between two segments of an answer.",
+            "s",
+            *quantiles("sonde_pod_approximate_gap_seconds{$P}", _POD, (0.5, 0.99)),
         ),
     ),
 )
@@ -197,7 +261,7 @@ NODE = Dashboard(
     "The pods of a node as its kernel sees them: requests, times, connections and network, whatever the engine "
     "exports.",
     "sonde_agent_info",
-    (_REQUESTS, _TIMES, _NETWORK, _DEVICES),
+    (_REQUESTS, _TIMES, _NETWORK, _PROTOCOLS, _DEVICES),
     (
         Variable(
             "namespace",

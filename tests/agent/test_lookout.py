@@ -121,6 +121,13 @@ def test_an_agent_without_the_kernel_knows_pods_and_devices_and_says_so(tmp_path
                     await asyncio.sleep(0.05)
                 faults = {one["pod"]: one["devices"][0]["fault"] for one in node["pods"]}
                 assert faults == {"a": None, "b": "Xid 79"}
+                assert 0 <= node["pods"][0]["devices"][0]["age_s"] < 60
+                # what is read again and is as before is younger: in the frames too
+                ages_us, told = [], json.loads((await get(metrics, "/state"))[1])
+                while len(ages_us) < 2 or ages_us[-1] >= ages_us[-2]:
+                    told = json.loads((await get(metrics, "/state"))[1])
+                    ages_us.append(int(told["endpoints"][0]["devices"][0]["age_us"]))
+                    await asyncio.sleep(0.1)
                 _, text = await get(metrics, "/metrics")
                 assert b'sonde_pod_device_info{namespace="default",pod="a",device="GPU-aaaa"' in text
                 assert b'sonde_pod_device_healthy{namespace="default",pod="b",device="GPU-bbbb"} 0' in text

@@ -35,11 +35,14 @@ def test_a_lost_accelerator_is_an_alarm_and_says_why() -> None:
     mirror = Mirror()
     lost = report("a")
     lost.devices.add(id="GPU-1", fault="Xid 79", utilization=0.5)
-    lost.devices.add(id="GPU-2", utilization=1.0)
+    lost.devices.add(id="GPU-2", resource="nvidia.com/gpu", utilization=1.0, memory_used_bytes=7, age_us=1_500_000)
     mirror.take(Frame(node="n", full=True, endpoints=[lost, report("b")]), 0.0)
     seen = mirror.seen(0.0)
     assert [(row["fault"], row["utilization"]) for row in seen.rows] == [("GPU-1: Xid 79", 0.75), (None, None)]
     assert seen.alarms == {0}
+    first, second = seen.rows[0]["devices"]
+    assert (first["memory_used_bytes"], first["age_s"], first["share"]) == (None, None, None)
+    assert (second["resource"], second["memory_used_bytes"], second["age_s"]) == ("nvidia.com/gpu", 7, 1.5)
 
 
 def test_what_the_kernel_does_not_count_is_unknown() -> None:

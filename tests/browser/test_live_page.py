@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from random import Random
@@ -31,6 +32,7 @@ def test_it_shows_pool_nodes_and_pods_and_the_browser_has_nothing_to_complain_of
             await site.shows("llm-001", "5 in flight · 2 waiting · 3 streaming")
             figures = await site.page.evaluate(FIGURES)
             assert (figures["pods ready"], figures["in flight"], figures["waiting"]) == ("12 of 12", "5", "2")
+            assert await site.page.evaluate("document.getElementById('rule').textContent") == "rule sonde"
             assert figures["agents live"] == "2 of 2"
             heads = await site.page.evaluate("[...document.querySelectorAll('.node h3')].map((h) => h.textContent)")
             assert heads == ["node-01agent live6 pods, 5 in flight", "node-02agent live6 pods, 0 in flight"]
@@ -343,9 +345,60 @@ def test_the_last_picks_say_where_they_went_and_what_the_others_would_have_cost(
             await site.shows("llm-003", "9 in flight")
             await site.pick()
             await site.page.until("document.querySelectorAll('#pick-list li').length === 1")
-            said = await site.page.evaluate("document.querySelector('#pick-list li').textContent")
-            assert "llm-002 for " in said
-            assert said.index("llm-002") < said.index("llm-001 for ") < said.index("llm-003 for ")
+            pick = "document.querySelector('#pick-list li')"
+            assert await site.page.evaluate(f"{pick}.querySelector('.to').textContent") == "llm-002"
+            others = await site.page.evaluate(f"[...{pick}.querySelectorAll('.other')].map((one) => one.textContent)")
+            assert [one.split(" ")[0] for one in others] == ["llm-001", "llm-003"]
+            assert all(re.fullmatch(r"llm-00\d [\d.]+ m?s( stalled)?", one) for one in others), others
             await site.page.until(f"{row('llm-002')}.querySelector('.count .value').textContent === '1'")
+
+    run(body(), LIMIT_S, debug=False)
+
+
+def test_the_list_of_picks_is_short_until_more_are_wanted(tmp_path: Path) -> None:
+    async def body() -> None:
+        shown = "[...document.querySelectorAll('#pick-list li')].filter((one) => one.checkVisibility()).length"
+        fleet = fleets.fleet(3)
+        for pod, end in zip(fleet.pods, ("x2x9z", "b7k4m", "q5d8f"), strict=True):
+            pod.name = f"vllm-llama3-8b-instruct-7d9f8b6c4-{end}"
+        async with looking(tmp_path, fleet) as site:
+            for _ in range(9):
+                await site.pick()
+                await asyncio.sleep(0.06)
+            await site.page.until("document.querySelectorAll('#pick-list li').length >= 8")
+            assert await site.page.evaluate(shown) == 6
+            await site.page.key("p", "p")
+            assert await site.page.evaluate(shown) >= 8
+            picked = await site.page.evaluate("document.querySelector('#pick-list .to').textContent")
+            assert picked in ("…x2x9z", "…b7k4m", "…q5d8f")  # what the pods of a deployment differ in
+            whole = await site.page.evaluate("document.querySelector('#pick-list .to').title")
+            assert whole == f"vllm-llama3-8b-instruct-7d9f8b6c4-{picked[1:]}"
+
+    run(body(), LIMIT_S, debug=False)
+
+
+def test_accelerators_that_are_well_are_shown_and_are_no_trouble(tmp_path: Path) -> None:
+    async def body() -> None:
+        fleet = fleets.fleet(3)
+        fleet.pods[0].gpus, fleet.pods[0].busy = 8, 0.73
+        fleet.pods[1].busy = None
+        fleet.pods[2].gpus, fleet.pods[2].told_s = 2, 42.0
+        async with looking(tmp_path, fleet) as site:
+            await site.shows("llm-001", "8 gpu 73 %")
+            bars = f"[...{row('llm-001')}.querySelectorAll('.cells i')].map((i) => getComputedStyle(i).backgroundImage)"
+            drawn = await site.page.evaluate(bars)
+            assert len(drawn) == 8
+            assert all("73%" in bar for bar in drawn)
+            await site.shows("llm-002", "gpu ?")
+            await site.shows("llm-003", "2 gpu stale 4")
+            await site.page.key("b", "b")
+            await site.page.until("document.querySelectorAll('li.pod:not([hidden])').length === 0")
+            await site.page.key("b", "b")
+            await site.page.key("j", "j")
+            await site.page.key("Enter", "\r")
+            more = await site.text("llm-001", ".more")
+            assert "GPU-8: 73 % busy, 61 GiB of 80 GiB, " in more
+            assert "nvidia.com/gpu" in more
+            assert site.page.complaints == []
 
     run(body(), LIMIT_S, debug=False)

@@ -8,9 +8,9 @@ from random import Random
 import msgspec
 import pytest
 
-from controller.document import LINE_POINTS, Document, Summary, document, longer, split
+from controller.document import DEVICE_LIMIT_S, LINE_POINTS, Document, Summary, document, longer, split
 from controller.lastpicks import LastPicks
-from controller.model import AgentGone, ClusterChanged, FrameReceived, Request
+from controller.model import AgentGone, ClusterChanged, Device, FrameReceived, Request
 from controller.pick import LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
 from controller.picker import Picker
 from controller.row import NODE_FORGOTTEN_S
@@ -113,6 +113,23 @@ def test_a_lost_accelerator_is_named() -> None:
     made.apply(FrameReceived("node-1", True, [report("a", kernel(1), fault="GPU-1: Xid 79")]), 0.0)
     (line,) = seen(made, 0.1).pods
     assert (line.fault, line.rank, line.against) == ("GPU-1: Xid 79", 1, ("lost device",))
+
+
+def test_accelerators_keep_their_numbers_until_these_are_too_old() -> None:
+    made = table(pod("a"))
+    gpu = Device("GPU-1", "nvidia.com/gpu", "gpu", utilization=0.73456, memory_used_bytes=5, memory_total_bytes=9)
+    devices = (replace(gpu, true_at_s=1.2), replace(gpu, id="GPU-2", utilization=None))
+    made.apply(FrameReceived("node-1", True, [report("a", kernel(0), devices=devices)]), 2.0)
+    (line,) = seen(made, 2.0).pods
+    first, second = line.devices
+    assert (first.id, first.resource, first.kind) == ("GPU-1", "nvidia.com/gpu", "gpu")
+    assert (first.utilization, first.memory_used_bytes, first.memory_total_bytes, first.at_s) == (0.735, 5, 9, 1)
+    assert (second.utilization, second.at_s) == (None, None)
+    (line,) = seen(made, 1.2 + DEVICE_LIMIT_S + 1).pods
+    old = line.devices[0]
+    assert (old.utilization, old.memory_used_bytes, old.memory_total_bytes, old.at_s) == (None, None, 9, 1)
+    made.apply(FrameReceived("node-1", True, []), 30.0)
+    assert seen(made, 30.0).pods[0].devices == ()
 
 
 def test_picks_show_where_they_went_and_what_the_others_would_have_cost() -> None:

@@ -47,3 +47,13 @@ def test_a_frames_devices_become_one_line() -> None:
     devices = [Device(id="GPU-0"), Device(id="GPU-1", fault="Xid 79"), Device(id="GPU-2", fault="Xid 48")]
     sent = Frame(node="n", endpoints=[EndpointReport(namespace="d", pod="a", port=1, devices=devices)])
     assert frame_event(sent, 0.0).reports[0].fault == "GPU-1: Xid 79, GPU-2: Xid 48"
+
+
+def test_of_a_frames_devices_all_is_kept_with_its_age_and_what_cannot_be_is_unknown() -> None:
+    told = Device(id="GPU-0", resource="nvidia.com/gpu", kind="gpu", share="2", utilization=0.5, age_us=3_000_000)
+    devices = [told, Device(id="GPU-1", utilization=float("nan")), Device(id="GPU-2", utilization=1.5)]
+    sent = Frame(node="n", endpoints=[EndpointReport(namespace="d", pod="a", port=1, devices=devices)])
+    first, *others = frame_event(sent, 10.0).reports[0].devices
+    assert (first.resource, first.kind, first.share, first.utilization) == ("nvidia.com/gpu", "gpu", "2", 0.5)
+    assert (first.true_at_s, first.memory_used_bytes) == (7.0, None)
+    assert [(one.utilization, one.true_at_s) for one in others] == [(None, None), (None, None)]

@@ -9,19 +9,20 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import msgspec
 
 from controller.document import SECONDS, Summary, document
-from controller.model import Request
+from controller.model import Device, FrameReceived, Request
 from controller.picker import Picker
 from controller.table import Table
 from controller.top import seen
 from lab import fleet as fleets
 from tests.conftest import run
-from tests.controller.known import frame, kernel, pod, table
+from tests.controller.known import frame, kernel, pod, report, table
 
 
 def shown(made: Table, picker: Picker, now: float, known: bool = True):
@@ -69,6 +70,19 @@ def test_what_is_stale_has_an_age_and_no_numbers() -> None:
     assert (row["in_flight"], row["ttft_s"], row["stale_s"]) == (None, None, 20.0)
     assert "IS NOT THERE" in came.title[0]
     assert came.title[0].endswith("0 picks  node-1 silent 20 s")
+
+
+def test_accelerators_are_a_mean_in_the_table_and_each_of_them_in_json() -> None:
+    made = table(pod("a"), pod("b"))
+    gpu = Device("GPU-1", "nvidia.com/gpu", "gpu", utilization=0.5, memory_used_bytes=7, true_at_s=1.0)
+    devices = (gpu, replace(gpu, id="GPU-2", utilization=1.0))
+    made.apply(FrameReceived("node-1", True, [report("a", kernel(0), devices=devices), report("b", kernel(0))]), 2.0)
+    first, second = shown(made, Picker(made), 2.0).rows
+    assert (first["utilization"], second["utilization"]) == (0.75, None)
+    assert [(one["id"], one["memory_used_bytes"], one["age_s"]) for one in first["devices"]] == [
+        ("GPU-1", 7, 1.0),
+        ("GPU-2", 7, 1.0),
+    ]
 
 
 def top(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -61,7 +61,8 @@ _ERRORS = _controller("inference_objective_request_error_total", ', model_name="
 _DECLINED = _controller("sonde_controller_declined_total", ', objective="batch", priority="-1", reason="saturated"')
 _DECISIONS = _controller("inference_extension_scheduler_e2e_duration_seconds_bucket", ', le="%s"')
 _UNSENT = _controller("sonde_controller_picks_total", ', endpoint_pod="a", reason="stalled"')
-_SENT = _controller("sonde_controller_picks_total", ', endpoint_pod="a", reason="fewest"')
+_LOST = _controller("sonde_controller_picks_total", ', endpoint_pod="a", reason="lost"')
+_SENT = _controller("sonde_controller_picks_total", ', endpoint_pod="a", reason="cheapest"')
 _MISSES = _controller("sonde_controller_endpoint_misses_total", ', namespace="ns", pod="a", port="8000"')
 _ENDPOINT = ', namespace="ns", pod="a", port="8000", source="%s"'
 
@@ -152,6 +153,16 @@ CASES = [
         AGENT,
         {_agent("sonde_agent_program_run_seconds_total", ', hook="egress"'): "0+3x60"},
     ),
+    # one sample above the bound, and back
+    Case(
+        "SondeMeasuringLess",
+        {
+            _agent("sonde_agent_shed", ', what="http2"'): "0x10 1x50",
+            _agent("sonde_agent_shed", ', what="calls"'): "0x60",
+        },
+        f'{AGENT}, what="http2"',
+        {_agent("sonde_agent_shed", ', what="http2"'): "0x26 1x2 0x32"},
+    ),
     Case(
         "SondeAgentMemory",
         {_agent("sonde_agent_resident_memory_bytes"): "300000000x60"},
@@ -218,6 +229,12 @@ CASES = [
         {_UNSENT: "0+60x60"},
         f'{CONTROLLER}, reason="stalled"',
         {_SENT: "0+60x60", _UNSENT: "5x60"},
+    ),
+    Case(
+        "SondeNoGoodEndpoint",
+        {_LOST: "0+60x60", _UNSENT: "5x60"},
+        f'{CONTROLLER}, reason="lost"',
+        {_SENT: "0+60x60", _LOST: "5x60"},
     ),
     # ejected for a while and back
     Case(
