@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import grpc.aio
 import numpy as np
-from google.protobuf import json_format
 
 from agent import lookout, metrics_server, stream, tls
 from agent.cluster import folder
@@ -49,6 +48,7 @@ from agent.signals import FIELDS
 from agent.slots import Wanted
 from agent.snapshot import AgentState, PodDevices, PodState, SlotState, Snapshot
 from agent.survey import Survey
+from agent.ticks import next_tick, tick
 from agent.unmeasured import Unmeasured
 from agent.version import version
 from agent.view import View
@@ -210,6 +210,7 @@ class _Agent:
         self._view = View(config.node_name)
         self.telemetry = stream.Telemetry(self._view, controllers_only=config.tls_path is not None)
         self._sampler = Sampler(maps.slots, config.interval_s)
+        self._sampled = b""  # what the view was given last
         self._governor = Governor(config.kernel_share, self._programs, maps)
         self._pages = EnginePages(self._view, config.engine_interval_s, self._publish)
         sources = Sources(config.pod_resources, config.dcgm_exporter, config.npu_exporter, config.nvml)
@@ -232,18 +233,24 @@ class _Agent:
         }
 
     def _publish(self) -> None:
-        """Brings the view up to the latest sample and tells the watchers."""
+        """Brings the view up to the latest sample and tells the watchers if there is news."""
+        self._take_sample()
+        self.telemetry.tell()
+
+    def _take_sample(self) -> None:
         rows, at_ns = self._sampler.take()
-        self._view.sample(np.frombuffer(rows, np.int64).reshape(-1, len(FIELDS)), at_ns)
-        self.telemetry.ring()
+        if rows is self._sampled:
+            self._view.confirm(at_ns)
+        else:
+            self._view.sample(np.frombuffer(rows, np.int64).reshape(-1, len(FIELDS)), at_ns)
+        self._sampled = rows
 
     async def _beat_forever(self) -> None:
-        clock = asyncio.get_running_loop().time
-        due, pulses = clock(), 0
+        pulses = 0
         while True:
-            due, pulses = max(due + PULSE_S, clock()), pulses + 1
-            await asyncio.sleep(due - clock())
-            self._publish()
+            await tick(PULSE_S)
+            pulses += 1
+            self._take_sample()
             if pulses % RENEW_EVERY == 0:
                 self._view.renew(time.monotonic_ns(), lambda slot: self._maps.histogram("gap_hist", slot))
             if pulses % BEAT_EVERY:
@@ -267,12 +274,11 @@ class _Agent:
             self._maps.check_pinned()
             if self._pods is not None:
                 pods = self._pods
-                cgroups, strangers = await self._survey.look(pods, clock())
-                self._place(pods, cgroups, strangers, clock())
                 open_now = self._maps.connections(self._placement.used)
-                await self._survey.look_at_sockets(self._placement.table.held, open_now, clock())
+                cgroups, strangers = await self._survey.look(pods, self._placement.table.held, open_now, clock())
+                self._place(pods, cgroups, strangers, clock())
             with suppress(TimeoutError):
-                async with asyncio.timeout(SEARCH_S if self._searching(clock()) else LOOK_S):
+                async with asyncio.timeout_at(next_tick(clock(), SEARCH_S if self._searching(clock()) else LOOK_S)):
                     await self._look_now.wait()
             self._look_now.clear()
 
@@ -321,6 +327,8 @@ class _Agent:
 
     def state(self) -> bytes:
         """What a watcher would be sent now, as JSON."""
+        from google.protobuf import json_format  # 2 MB that most agents never need
+
         frame = self._view.frame(None, time.monotonic_ns())
         return json_format.MessageToJson(frame, indent=None, preserving_proto_field_name=True).encode()
 

@@ -17,6 +17,7 @@ from agent.engines.families import read_page
 from agent.engines.places import Page, in_order
 from agent.engines.scrape import ScrapeError, Scraper
 from agent.signals import value
+from agent.ticks import tick
 from agent.view import Place, Seen, View
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class EnginePages:
                 while True:
                     for place, seen in self._due():
                         readings.create_task(self._visit(place, seen), name=f"page of {place.pod}")
-                    await asyncio.sleep(self._interval_s / _TICKS)
+                    await tick(self._interval_s / _TICKS)
         finally:
             self._scraper.close()
 

@@ -21,7 +21,8 @@ class Memory(Protocol):
         ...
 
 
-Sample = tuple[bytes, int]  # the copied scalars, and the time before which they were not copied, in ns
+# the copied scalars, and the time before which they were not copied, in ns; the same bytes object while none changed
+Sample = tuple[bytes, int]
 
 
 class Sampler:
@@ -59,13 +60,15 @@ class Sampler:
         while not self._ended:
             at_ns = clock_ns()
             source = self._source
-            rows = source.tobytes()
-            changed = rows != self.latest[0]
-            self.latest = (rows, at_ns)
+            rows, before = source.tobytes(), self.latest[0]
             self.rows_sampled += len(source)
-            if changed and not self._told:
-                self._told = True
-                tell()
+            if rows == before:
+                self.latest = (before, at_ns)
+            else:
+                self.latest = (rows, at_ns)
+                if not self._told:
+                    self._told = True
+                    tell()
             sleep(interval_s)
 
     def age_s(self, now_ns: int) -> float | None:

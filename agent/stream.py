@@ -43,13 +43,22 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         self._beats = 0
         self._pulses = 0
         self._closed = False
+        self._told = 0  # version of the view at the last ring
+        self.rings = 0
 
     @property
     def watchers(self) -> int:
         return len(self._wakes)
 
+    def tell(self) -> None:
+        """The view may have changed: who waits is woken only if it has."""
+        if self._view.version != self._told:
+            self.ring()
+
     def ring(self) -> None:
-        """The view changed."""
+        """Each watcher looks whether there is news for it."""
+        self._told = self._view.version
+        self.rings += 1
         for wake in self._wakes:
             wake.set()
 

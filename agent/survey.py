@@ -19,6 +19,7 @@ from agent.watching import Watch
 log = logging.getLogger(__name__)
 
 SOCKETS_EVERY_S = 1.0
+EARLY_S = 0.1  # a look that comes so much too early is none too many
 SEARCH_OFTEN_S = 30.0  # how long a stranger is looked at often: starting a server may take that long
 
 
@@ -48,22 +49,32 @@ class Survey:
         asyncio.get_running_loop().add_reader(watch.descriptor, told)
 
     async def look(
-        self, pods: Collection[ServingPod], now_s: float
+        self, pods: Collection[ServingPod], held: Mapping[Endpoint, Held], open_now: Sequence[int], now_s: float
     ) -> tuple[Mapping[str, frozenset[CgroupId]], Wanted]:
-        """The cgroups of the pods, by ServingPod.cgroup_name, and the endpoints of strangers."""
+        """The cgroups of the pods, by ServingPod.cgroup_name, and the endpoints of strangers.
+
+        About once a second it also asks for the sockets of the endpoints that hold slots; `open_now` are the
+        connections counted, by slot. All in one go: a way into a thread and back costs more than a look.
+        """
         if self._tree is None:
             return {}, {}
         names = {pod.cgroup_name for pod in pods if pod.cgroup_name}
-        cgroups = await asyncio.to_thread(self._tree.scan, names)
-        return cgroups, await asyncio.to_thread(self._strangers.look, self._tree.strangers, self.known, now_s)
-
-    async def look_at_sockets(self, held: Mapping[Endpoint, Held], open_now: Sequence[int], now_s: float) -> None:
-        """At most once a second; `open_now` are the connections counted, by slot."""
-        if self._tree is None or now_s < self._sockets_due_s:
-            return
-        self._sockets_due_s = now_s + SOCKETS_EVERY_S
         counted = {one.owner: open_now[one.owner.slot] for one in held.values()}
-        await asyncio.to_thread(self._tables.look, held, self._paths, counted)
+        return await asyncio.to_thread(self._look, self._tree, names, held, counted, now_s)
+
+    def _look(
+        self,
+        tree: CgroupTree,
+        names: Collection[str],
+        held: Mapping[Endpoint, Held],
+        counted: Mapping[Owner, int],
+        now_s: float,
+    ) -> tuple[Mapping[str, frozenset[CgroupId]], Wanted]:
+        cgroups = tree.scan(names)
+        if held and now_s >= self._sockets_due_s:
+            self._sockets_due_s = now_s + SOCKETS_EVERY_S - EARLY_S
+            self._tables.look(held, tree.paths, counted)
+        return cgroups, self._strangers.look(tree.strangers, self.known, now_s)
 
     def sockets(self, owner: Owner) -> Sockets:
         return self._tables.found.get(owner, Sockets())

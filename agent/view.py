@@ -165,6 +165,10 @@ class View:
         self.version = version
         return True
 
+    def confirm(self, now_ns: int) -> None:
+        """The rows are those that sample() was given last."""
+        self.sampled_ns = now_ns
+
     def _take_row(self, slot: int, row: list[int], news: bool, version: int) -> None:
         one = self._by_slot.get(slot)
         # between the reset of a slot and place() the row may be another pod's than the view knows
@@ -216,10 +220,9 @@ class View:
     def frame(self, since: int | None, now_ns: int) -> Frame:
         """What changed after version `since`; everything where `since` is None or somebody came or went after it."""
         full = since is None or since < self.membership
+        news = self._seen.items() if full or since != self.version else ()
         reports = [
-            one.report(place, self.sampled_ns, now_ns)
-            for place, one in self._seen.items()
-            if full or one.version > (since or 0)
+            one.report(place, self.sampled_ns, now_ns) for place, one in news if full or one.version > (since or 0)
         ]
         age_us = max(0, now_ns - self.sampled_ns) // 1000 if self.sampled_ns else None
         return Frame(node=self._node, full=full, endpoints=reports, age_us=age_us)

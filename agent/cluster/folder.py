@@ -12,12 +12,13 @@ their names. Every fault is one warning per change of its file.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
 import stat
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from typing import Any
 import yaml
 
 from agent.cluster.objects import Cluster, Object, ObjectError, cluster_of, is_told, read_object, title
+from agent.ticks import next_tick
+from agent.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ SUFFIXES = (".yaml", ".yml", ".json")
 # Two writes in one tick of the file system's clock leave the same time stamp, so a file that was read
 # this soon after its last change is read once more.
 UNSETTLED_NS = 50_000_000
+RARELY_S, OFTEN_S = 1.0, 0.2  # between two looks with and without inotify
+SETTLE_S = 0.05
 
 # What PyYAML's constructors let through besides their own errors, e.g. for `!!bool maybe` or `!!timestamp never`.
 _NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
@@ -60,11 +65,17 @@ class _File:
     unread: str = ""  # why it could not be read the last time
 
 
+def _not_told(_folder: str) -> None:
+    """Nobody wants to know."""
+
+
 class Folder:
     """The objects of all YAML and JSON files of a folder and its subfolders; names with a leading dot are skipped."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, on_folder: Callable[[str], None] = _not_told) -> None:
+        """`on_folder` is told of each folder before it is listed."""
         self.path = Path(path)
+        self._on_folder = on_folder
         self._files: dict[str, _File] = {}
         self._objects: dict[Identity, Object] | None = None
         self._unlisted = ""  # why the folder could not be listed the last time
@@ -92,9 +103,12 @@ class Folder:
         """The files in the order of their names, or None while the folder cannot be listed."""
         found: list[str] = []  # texts: a Path costs more than looking at its file
         try:
+            self._on_folder(os.fspath(self.path))
             os.listdir(self.path)  # os.walk is silent about a folder that is not there
             for folder, folders, names in os.walk(self.path):
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
+                for name in folders:
+                    self._on_folder(os.path.join(folder, name))
                 found += [os.path.join(folder, n) for n in names if n.endswith(SUFFIXES) and not n.startswith(".")]
         except OSError as error:
             problem = str(error.strerror)
@@ -186,14 +200,45 @@ def _one_line(error: Exception) -> str:
     return f"{getattr(error, 'problem', 'not understood')} in line {mark.line + 1}, column {mark.column + 1}"
 
 
-async def watch(path: Path | str, interval_s: float = 0.2) -> AsyncGenerator[Cluster, None]:
+async def watch(path: Path | str, interval_s: float | None = None) -> AsyncGenerator[Cluster, None]:
     """Yields the cluster at once, then after each change.
 
-    Files are read in a thread, since a big one would hold the loop. A folder that is not there is an empty cluster.
+    It looks when inotify tells of something, and each `interval_s` (RARELY_S, where there is no inotify OFTEN_S)
+    whatever that tells: not of links' targets, nor of what another host wrote into a shared folder. Files are read in a
+    thread, since a big one would hold the loop. A folder that is not there is an empty cluster.
     """
-    folder = Folder(path)
-    while True:
-        cluster = await asyncio.to_thread(folder.read)
-        if cluster is not None:
-            yield cluster
-        await asyncio.sleep(interval_s)
+    with _hints() as (told, on_folder):
+        interval_s = interval_s or (RARELY_S if on_folder else OFTEN_S)
+        folder = Folder(path, on_folder or _not_told)
+        while True:
+            told.clear()
+            cluster = await asyncio.to_thread(folder.read)
+            if cluster is not None:
+                yield cluster
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(next_tick(asyncio.get_running_loop().time(), interval_s)):
+                    await told.wait()
+                await asyncio.sleep(SETTLE_S)  # what is written in one go is read in one
+
+
+@contextlib.contextmanager
+def _hints() -> Iterator[tuple[asyncio.Event, Callable[[str], None] | None]]:
+    """What is set when something changed, and what to call for each folder; None where the kernel does not tell."""
+    told = asyncio.Event()
+    try:
+        changes = Watch(files=True)
+    except OSError:
+        yield told, None
+        return
+
+    def drained() -> None:
+        if changes.drain():
+            told.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(changes.descriptor, drained)
+    try:
+        yield told, changes.add
+    finally:
+        loop.remove_reader(changes.descriptor)
+        changes.close()

@@ -21,6 +21,7 @@ from agent.devices.names import Device
 from agent.devices.nvml import NoNvml, Nvml
 from agent.devices.podresources import Held, KubeletError, PodKey
 from agent.engines.scrape import ScrapeError, Scraper
+from agent.ticks import tick
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,9 @@ class Inventory:
         return State(fault=lost, read_ns=read_ns if lost else None)
 
     async def run(self) -> None:
-        """Asks until cancelled."""
+        """Asks until cancelled; ends at once where there is nobody to ask."""
+        if self.sources == Sources():
+            return
         scraper = Scraper()
         looks = 0
         try:
@@ -98,7 +101,7 @@ class Inventory:
                 looks += 1
                 if any((*before, self.held, self.states)):  # what is as before is younger now
                     self.changed()
-                await asyncio.sleep(self.states_s)
+                await tick(self.states_s)
         finally:
             scraper.close()
             if self._nvml:

@@ -63,12 +63,13 @@ def test_nothing_is_told_while_nothing_changes_yet_the_sample_stays_young() -> N
     async def body() -> None:
         sampler, tellings = Sampler(Memory(), 0.001), []
         sampler.follow(2)
-        first = sampler.latest[1]
+        rows, first = sampler.latest
         task = asyncio.create_task(sampler.run(lambda: tellings.append(1)))
         while sampler.rows_sampled < 10:
             await asyncio.sleep(0)
         await stopped(task)
         assert tellings == []
+        assert sampler.latest[0] is rows
         assert sampler.latest[1] > first
         assert sampler.age_s(sampler.latest[1] + 1_500_000_000) == 1.5
 

@@ -84,6 +84,23 @@ def test_a_pulse_tells_that_nothing_changed_and_how_old_that_is() -> None:
     run(body())
 
 
+def test_watchers_are_told_of_what_changed() -> None:
+    async def body() -> None:
+        view = view_of("a")
+        async with serving(view) as (telemetry, stub):
+            call = stub.Watch(WatchRequest())
+            await read(call)
+            view.sample(rows(row(generation=1, in_flight=2)), S)
+            telemetry.tell()
+            assert (await read(call)).endpoints[0].kernel.in_flight == 2
+            view.confirm(2 * S)
+            telemetry.tell()
+            telemetry.beat()
+            assert ((await read(call)).sequence, telemetry.rings) == (3, 2)
+
+    run(body())
+
+
 def test_a_watcher_that_reads_slowly_gets_the_newest_state() -> None:
     async def body() -> None:
         view = view_of("a")

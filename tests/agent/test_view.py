@@ -148,3 +148,14 @@ def test_a_slot_that_went_to_another_pod_takes_nothing_usual_along() -> None:
     view.sample(rows(row(generation=2)), RENEW_NS)
     view.renew(RENEW_NS, histogram)
     assert not view.frame(None, RENEW_NS).endpoints[0].kernel.HasField("usual_ttft_us")
+
+
+def test_rows_that_stand_still_make_the_sample_younger_and_no_news() -> None:
+    view = view_of("a")
+    view.sample(rows(row(generation=1, in_flight=1)), S)
+    seen = view.version
+    view.confirm(2 * S)
+    assert view.version == seen
+    frame = view.frame(seen, 2 * S + 30 * MS)
+    assert (frame.full, list(frame.endpoints), frame.age_us) == (False, [], 30_000)
+    assert view.frame(None, 2 * S).endpoints[0].kernel.age_us == 0

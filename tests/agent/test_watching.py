@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 from collections.abc import Iterator
@@ -62,3 +63,15 @@ def test_what_is_gone_already_is_not_complained_of(
         watch.add(str(tmp_path / "file"))
         watch.add(str(tmp_path / "file"))
     assert len(caplog.records) == 1
+
+
+def test_files_are_told_of_only_to_who_asks_for_them(watch: Watch, tmp_path: Path) -> None:
+    watch.add(str(tmp_path))
+    with contextlib.closing(Watch(files=True)) as of_files:
+        of_files.add(str(tmp_path))
+        (tmp_path / "file").write_text("")
+        assert told(of_files)
+        told(watch)  # of its coming, as of any entry's
+        (tmp_path / "file").write_text("more")
+        assert told(of_files)
+        assert not told(watch)

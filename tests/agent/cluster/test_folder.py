@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,44 @@ def test_a_watch_yields_at_once_and_after_each_change(tmp_path: Path) -> None:
         following = asyncio.ensure_future(anext(clusters))
         (tmp_path / "a.yaml").write_text(pod("a"))
         assert addresses(await following) == {"a": "10.0.0.1"}
-        await clusters.aclose()  # type: ignore[attr-defined]
+        await clusters.aclose()
+
+    run(body())
+
+
+async def after(clusters: AsyncGenerator[Cluster, None], change: Callable[[], object]) -> dict[str, str | None]:
+    """What is yielded after a change."""
+    change()
+    return addresses(await anext(clusters))
+
+
+def test_a_change_is_told_of_and_not_waited_for(tmp_path: Path) -> None:
+    async def body() -> None:
+        clusters = watch(tmp_path, interval_s=3600)
+        assert addresses(await anext(clusters)) == {}
+        file, sub = tmp_path / "a.yaml", tmp_path / "sub"
+        assert await after(clusters, lambda: file.write_text(pod("a"))) == {"a": "10.0.0.1"}
+        assert await after(clusters, lambda: file.write_text(pod("a", "10.0.0.2"))) == {"a": "10.0.0.2"}
+        (tmp_path / "b.new").write_text(pod("b"))
+        assert (await after(clusters, lambda: (tmp_path / "b.new").rename(tmp_path / "b.yaml"))).keys() == {"a", "b"}
+        assert (await after(clusters, file.unlink)).keys() == {"b"}
+        sub.mkdir()
+        (tmp_path / "c.yaml").write_text(pod("c"))
+        assert (await anext(clusters)).pods.keys() == {("default", "b"), ("default", "c")}
+        written = await after(clusters, lambda: (sub / "d.yaml").write_text(pod("d")))
+        assert written.keys() == {"b", "c", "d"}
+        await clusters.aclose()
+
+    run(body())
+
+
+def test_a_folder_that_came_later_is_found_by_looking_again(tmp_path: Path) -> None:
+    async def body() -> None:
+        clusters = watch(tmp_path / "late", interval_s=0.01)
+        assert addresses(await anext(clusters)) == {}
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late" / "a.yaml").write_text(pod("a"))
+        assert addresses(await anext(clusters)) == {"a": "10.0.0.1"}
+        await clusters.aclose()
 
     run(body())
