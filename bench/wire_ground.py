@@ -21,6 +21,7 @@ from agent.kernel.pins import Pins
 from agent.maps import PinnedMaps
 from agent.pods import CgroupId
 from agent.slots import Key, Owner
+from lab import cgroups as lab_cgroups
 from lab import truth
 from lab.cgroups import enter_command
 
@@ -54,27 +55,43 @@ class WireGround:
     folder: Path
     maps: PinnedMaps
     servers: list[Server] = field(default_factory=list)
+    owned: int = 0
 
     def serve(self, module: str, host: str = "127.0.0.1") -> Server:
         port = free_port(host)
         log = self.folder / f"{module}-{port}.log"
         return self.run([sys.executable, "-m", module, host, str(port), str(log)], host, port, log)
 
-    def run(self, command: Sequence[str], host: str, port: int, log: Path, ready: bool = True) -> Server:
-        """A command that serves at the port, in the measured cgroup; it says "ready" unless told that it does not."""
-        slot = len(self.servers)
+    def own(self, port: int) -> int:
+        """The slot that counts what is served at this port of the measured cgroup from now on."""
+        slot, self.owned = self.owned, self.owned + 1
         self.maps.reset_slot(slot, GENERATION)
         self.maps.put_owner(Key(CgroupId(cgroups.identity(self.cgroup)), port), Owner(slot, GENERATION))
         self.maps.bump_epoch()
-        process = subprocess.Popen(enter_command(self.cgroup, command), stdout=subprocess.PIPE, text=True)
+        return slot
+
+    def run(
+        self, command: Sequence[str], host: str, port: int, log: Path, ready: bool = True, within_s: float = READY_S
+    ) -> Server:
+        """A command that serves at the port, in the measured cgroup.
+
+        It says "ready" unless told that it does not; then it may say anything, and is ready when it listens.
+        """
+        slot = self.own(port)
+        said = self.folder / f"{port}.said"
+        with said.open("w") as file:
+            process = subprocess.Popen(
+                enter_command(self.cgroup, command),
+                stdout=subprocess.PIPE if ready else file,
+                stderr=None if ready else subprocess.STDOUT,
+                text=True,
+            )
         server = Server(process, host, port, slot, log)
         self.servers.append(server)
-        if ready:
-            assert process.stdout is not None
-            if process.stdout.readline() != "ready\n":
-                raise GroundRefused(f"{' '.join(command)} does not start")
-        else:
-            _await_port(host, port)
+        if process.stdout is not None and process.stdout.readline() != "ready\n":
+            raise GroundRefused(f"{' '.join(command)} does not start")
+        if not ready and not listens(host, port, process, within_s):
+            raise GroundRefused(f"nothing listens at {host}:{port} after {within_s:g} s:\n{said.read_text()[-2000:]}")
         return server
 
     def row(self, server: Server) -> dict[str, int]:
@@ -150,7 +167,7 @@ def wire_ground() -> Iterator[WireGround]:
             loader.unload(where)
         (home / "cgroup.procs").write_text(str(os.getpid()))
         for cgroup in (measured, client):
-            _remove(cgroup)
+            lab_cgroups.remove(cgroup)  # an engine is several processes
 
 
 def _end(servers: Sequence[Server]) -> None:
@@ -161,24 +178,14 @@ def _end(servers: Sequence[Server]) -> None:
             server.process.stdout.close()
 
 
-def _remove(cgroup: Path) -> None:
-    for _ in range(200):
-        try:
-            cgroup.rmdir()
-        except OSError:
-            time.sleep(0.01)
-        else:
-            return
-
-
-def _await_port(host: str, port: int) -> None:
-    deadline_s = time.monotonic() + READY_S
-    while time.monotonic() < deadline_s:
+def listens(host: str, port: int, process: subprocess.Popen[str], within_s: float) -> bool:
+    deadline_s = time.monotonic() + within_s
+    while time.monotonic() < deadline_s and process.poll() is None:
         with contextlib.suppress(OSError):
             socket.create_connection((host, port), timeout=1).close()
-            return
+            return True
         time.sleep(0.05)
-    raise GroundRefused(f"nothing listens at {host}:{port}")
+    return False
 
 
 def free_port(host: str) -> int:
