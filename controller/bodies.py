@@ -2,8 +2,8 @@
 
 A body is held from its first byte until it went back, so clients that stall in the middle of large ones could take all
 memory. Where a limit is reached the body goes that has not grown for the longest time, small ones excepted: who stalls
-is met first, small requests are in no danger, and of many that grow together some are finished. A body that is being
-sent back counts and stays.
+is met first, small requests are in no danger, and of many that grow together some are finished. A body that is whole
+counts and stays: to answer it is the quickest way to be rid of it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ class Bodies(Generic[Owner]):
         self._growing: dict[Owner, int] = {}  # in the order in which they last grew
         self._leaving: dict[Owner, int] = {}
 
-    def hold(self, owner: Owner, size_bytes: int) -> list[Owner]:
-        """The owner holds so much now. Returns who has to go, the owner perhaps; they hold nothing any more."""
-        self.held_bytes += size_bytes - self._growing.pop(owner, 0)
-        self._growing[owner] = size_bytes
+    def hold(self, owner: Owner, size_bytes: int, whole: bool = False) -> list[Owner]:
+        """The owner holds so much now. Returns who has to go, the owner perhaps; they hold nothing any more.
+
+        whole: nothing more comes, and it stays until let_go().
+        """
+        self.let_go(owner)
+        self.held_bytes += size_bytes
+        (self._leaving if whole else self._growing)[owner] = size_bytes
         gone: list[Owner] = []
         while self.held_bytes > self.limit_bytes and self._growing:
             gone.append(self._longest_still())
             self.let_go(gone[-1])
         self.dropped += len(gone)
         return gone
-
-    def keep(self, owner: Owner) -> None:
-        """What the owner holds is on its way out."""
-        if owner in self._growing:
-            self._leaving[owner] = self._growing.pop(owner)
 
     def let_go(self, owner: Owner) -> None:
         self.held_bytes -= self._growing.pop(owner, 0) + self._leaving.pop(owner, 0)

@@ -47,7 +47,6 @@ class Stream:
     __slots__ = (
         "_began_s",
         "_judged",
-        "_limit_at_s",
         "_next",
         "_sent",
         "_series",
@@ -70,7 +69,6 @@ class Stream:
         self.evicted = False
         self.limit: asyncio.Timeout | None = None  # of the request's arrival
         self._shared = shared
-        self._limit_at_s: float | None = None  # when the limit ended before the body had to go
         self._next: asyncio.Future[Any] | None = None  # a message that is already waited for
         self._began_s = time.monotonic()
         self._series: Series | None = None  # what the request is counted under, once it came to its pick
@@ -97,7 +95,6 @@ class Stream:
         await self.send(answers)
         if self.exchange.asks is not None:
             answers = await self._settled()
-            self._keep()
             await self.send(answers)
             self._sent = bool(self.exchange.destination)
             self._shared.bodies.let_go(self)
@@ -111,23 +108,15 @@ class Stream:
         """Says how much is held now; who has to go for it is told."""
         size_bytes = self.exchange.held_bytes
         if size_bytes and not self.evicted:
-            for stream in self._shared.bodies.hold(self, size_bytes):
+            for stream in self._shared.bodies.hold(self, size_bytes, whole=self.exchange.asks is not None):
                 stream.evict()
         if self.evicted:
             raise Crowded
 
-    def _keep(self) -> None:
-        """The request has its answer, so that its body may not go any more."""
-        self._shared.bodies.keep(self)
-        if self.evicted and self.limit is not None and not self.limit.expired():
-            self.limit.reschedule(self._limit_at_s)
-            self.evicted = False
-
     def evict(self) -> None:
-        """Ends what this stream waits for. Its request has no answer yet, or it would not have been chosen."""
+        """Ends what this stream waits for: the rest of a body."""
         self.evicted = True
         if self.limit is not None and not self.limit.expired():
-            self._limit_at_s = self.limit.when()
             self.limit.reschedule(asyncio.get_running_loop().time())
 
     async def give_up(self, late: Refusal) -> None:
