@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from random import Random
 
+from agent.engines.places import Told
 from controller.admission import PAGE_POLICIES, gate_of, nobody_of, policy_of
 from controller.affinity import Affinity
 from controller.config import Config
@@ -23,9 +24,10 @@ from controller.table import Table
 log = logging.getLogger(__name__)
 
 
-def answering(config: Config, table: Table, rng: Random, counts: Counts) -> tuple[Picker, ExternalProcessor]:
+def answering(
+    config: Config, given: Taken, table: Table, rng: Random, counts: Counts
+) -> tuple[Picker, ExternalProcessor]:
     """Raises StartError."""
-    given = plugins_of(config)
     known = given.limited(limits_of(config.policy))
     picker = Picker(
         table,
@@ -44,6 +46,12 @@ def answering(config: Config, table: Table, rng: Random, counts: Counts) -> tupl
     )
     gate, nobody = gate_of(config.policy, known), nobody_of(config.policy)
     return picker, ExternalProcessor(picker, counts, manner, gate, nobody)
+
+
+def pages_of(config: Config, given: Taken) -> Told | None:
+    """Where engines' pages are, if anybody says; a flag counts for more."""
+    told = Told(config.page_port, config.page_path, config.page_tls)
+    return given.pages if told == Told() else told
 
 
 def plugins_of(config: Config) -> Taken:

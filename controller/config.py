@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from agent.engines.places import METRICS, is_path
 from controller.forms import GROUP_03, own_form
 from controller.modes import ASSUMED_MODES
 from controller.policies.registry import POLICIES
@@ -53,6 +54,9 @@ class Config:
     drain_delay_s: float = 5.0
     drain_timeout_s: float = 30.0
     refresh_metrics_interval_s: float = 0.05  # of engines that nothing else measures
+    page_port: int = 0  # of the engines' pages; 0: their own
+    page_path: str = METRICS
+    page_tls: bool = False
     config_file: Path | None = None  # an EndpointPickerConfig, as the next
     config_text: str = ""
     policy: str = "sonde"
@@ -104,6 +108,9 @@ def parse(arguments: Sequence[str]) -> Config:
         drain_delay_s=flags.drain_delay,
         drain_timeout_s=flags.drain_timeout,
         refresh_metrics_interval_s=flags.refresh_metrics_interval,
+        page_port=flags.model_server_metrics_port,
+        page_path=flags.model_server_metrics_path,
+        page_tls=flags.model_server_metrics_scheme == "https",
         config_file=flags.config_file,
         config_text=flags.config_text,
         policy=flags.policy,
@@ -181,6 +188,12 @@ def _size(text: str) -> int | None:
     if size < SMALLEST_BODY_MEMORY_BYTES:
         raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a size from 1Mi, such as 512Mi or 1Gi")
     return size
+
+
+def _path(text: str) -> str:
+    if not is_path(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no path such as {METRICS}")
+    return text
 
 
 def _ip(text: str) -> str:
@@ -264,6 +277,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DURATION",
         help="between two pages of an engine whose requests neither an agent nor the kernel counts",
     )
+    add(
+        "--model-server-metrics-port",
+        type=_port,
+        default=0,
+        metavar="PORT",
+        help="of the pages that this controller reads itself, tried before where labels and annotations say; 0: the "
+        "engine's own",
+    )
+    add("--model-server-metrics-path", type=_path, default=METRICS, metavar="PATH", help="likewise")
+    add("--model-server-metrics-scheme", choices=("http", "https"), default="http", help="likewise")
     add(
         "--config-file",
         type=Path,

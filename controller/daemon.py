@@ -28,10 +28,11 @@ import msgspec
 from grpc_health.v1 import health, health_pb2
 
 from agent.cluster.objects import Cluster
+from agent.engines.places import Told
 from controller import document, extproc, tls, web
 from controller.admission import PAGE_POLICIES
 from controller.agents import Agents
-from controller.assembly import answering
+from controller.assembly import answering, pages_of, plugins_of
 from controller.config import Config
 from controller.counts import Counts
 from controller.engines import Engines
@@ -127,6 +128,7 @@ class _Controller:
     _trust: Trust = field(default_factory=Trust)
     _distrusted: set[str] = field(default_factory=set)
     _steering: Steering | None = None
+    _pages: Told | None = None
     _server: grpc.aio.Server | None = None
     _health_server: grpc.aio.Server | None = None
     _turns: tuple[int, float] = (0, -1e9)  # the picker's turn when last looked at, and since when it is that
@@ -135,7 +137,9 @@ class _Controller:
         config = self.config
         self.rng = Random(config.seed)
         self.table = Table(config.pool_group, config.pool_namespace, config.pool_name)
-        self.picker, self.processor = answering(config, self.table, self.rng, self.counts)
+        given = plugins_of(config)
+        self.picker, self.processor = answering(config, given, self.table, self.rng, self.counts)
+        self._pages = pages_of(config, given)
 
     async def start(self, resources: ExitStack) -> Ports:
         """Opens the ports. Raises StartError."""
@@ -200,6 +204,7 @@ class _Controller:
             self.rng,
             self._is_busy,
             reads_all=self.config.policy in PAGE_POLICIES,
+            told=self._pages,
         )
         work: dict[str, Coroutine[Any, Any, None]] = {
             "cluster": self._follow_cluster(),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from random import Random
 
 from agent.engines.families import EngineMetrics, read_page
-from agent.engines.places import Hint, Page, hint_of, in_order
+from agent.engines.places import Hint, Page, Told, hint_of, in_order
 from agent.engines.scrape import ScrapeError, Scraper
 from controller.agents import Emit
 from controller.backoff import backoff_s
@@ -74,14 +74,16 @@ class Engines:
         rng: Random,
         is_busy: Callable[[], bool],
         reads_all: bool = False,
+        told: Told | None = None,
     ) -> None:
-        """reads_all: for policies that go by pages alone, whoever else reads them."""
+        """reads_all: for policies that go by pages alone, whoever else reads them; told: where pages are."""
         self._table = table
         self._emit = emit
         self._refresh_s = refresh_s
         self._rng = rng
         self._is_busy = is_busy
         self._reads_all = reads_all
+        self._told = told
         self._dues: dict[Address, Due] = {}
         self._own: dict[Address, EngineSignal] = {}  # what we read last
         self._ours: list[Address] = []  # those that nobody else reads
@@ -127,7 +129,7 @@ class Engines:
         return min(max(min(dues, default=now + SLOW_S) - now, min(self._refresh_s, LOOK_S)), LOOK_S)
 
     async def _scrape(self, scraper: Scraper, endpoint: Endpoint) -> None:
-        address, hint = endpoint.address, hint_at(endpoint)
+        address, hint = endpoint.address, hint_at(endpoint, self._told)
         due = self._dues.setdefault(address, Due(0.0))
         problems: list[str] = []
         for page in in_order(hint, due.good):
@@ -158,8 +160,9 @@ class Engines:
         due.at_s = time.monotonic() + backoff_s(due.failures, self._rng, first_s=SLOW_S, most_s=FAILURE_CAP_S)
 
 
-def hint_at(endpoint: Endpoint) -> Hint:
-    return endpoint.hint or hint_of({}, {}, endpoint.port, (endpoint.port,))
+def hint_at(endpoint: Endpoint, told: Told | None = None) -> Hint:
+    hint = endpoint.hint or hint_of({}, {}, endpoint.port, (endpoint.port,))
+    return told.before(hint, endpoint.port) if told else hint
 
 
 def signal_of(page: EngineMetrics, asked_s: float) -> EngineSignal | None:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from agent.cluster.fields import Fields, ObjectError, shown
+from agent.engines.places import METRICS, Told, is_path
 from controller.admission import Weights
 from controller.config import MOST_ENDPOINTS, duration_s
 from controller.saturation import Limits
@@ -45,11 +46,13 @@ _FIELD = {
 PICKERS = ("max-score-picker", "random-picker", "weighted-random-picker")
 HOOKS = ("header-based-testing-filter", "destination-endpoint-served-verifier")
 PASSTHROUGH = "passthrough-parser"
+SOURCE = "metrics-data-source"
+_PLACE = ("scheme", "path", "port")
 # What this picker does in any case.
 NATURAL = frozenset(
     {
         *SCORERS, *LIMITS, *HOOKS, "max-score-picker", PASSTHROUGH, "openai-parser", "anthropic-parser",
-        "vllmhttp-parser", "single-profile-handler", "single-profile", "metrics-data-source", "core-metrics-extractor",
+        "vllmhttp-parser", "single-profile-handler", "single-profile", SOURCE, "core-metrics-extractor",
         "least-queue-filter", "least-kv-cache-filter", "approx-prefix-cache-producer", "token-producer",
     }
 )  # fmt: skip
@@ -70,6 +73,7 @@ class Taken:
     max_endpoints: int | None = None
     hooks: bool = False  # the conformance suite's
     reads: bool = True  # the model in bodies
+    pages: Told | None = None  # where engines' pages are
     notes: tuple[str, ...] = ()  # of what has no effect, a line each
 
     def limited(self, known: Limits) -> Limits:
@@ -116,7 +120,8 @@ class _Reading:
         for key in sorted(self.document.values.keys() - {*FIELDS, "apiVersion", "kind"}, key=str):
             self.notes.append(f"{key} has no effect")
         kinds = {kind for kind, _ in self.plugins.values()}
-        return Taken(limits, weights, most, bool(kinds & set(HOOKS)), self._reads(), tuple(self.notes))
+        hooks = bool(kinds & set(HOOKS))
+        return Taken(limits, weights, most, hooks, self._reads(), self._pages(), tuple(self.notes))
 
     def _limits(self) -> Iterator[tuple[str, float]]:
         inline = self.document.fields("saturationDetector", optional=True)
@@ -169,6 +174,16 @@ class _Reading:
         kinds = [self._kind(name, "pluginRef of a parser") for name in names]
         return not kinds or any(kind != PASSTHROUGH for kind in kinds)
 
+    def _pages(self) -> Told | None:
+        for kind, told in self.plugins.values():
+            if kind == SOURCE and told.values.keys() & set(_PLACE):
+                path = told.text("path", METRICS)
+                if not is_path(path):
+                    raise told.fault("path", f"expected a path such as {METRICS}, got {shown(path)}")
+                tls = told.one_of("scheme", ("http", "https"), "http") == "https"
+                return Told(told.number("port", 1, 65535, 0), path, tls)
+        return None
+
     def _kind(self, name: object, where: str) -> str:
         if not isinstance(name, str) or name not in self.plugins:
             raise PluginsError(f"{where}: no plugin is called {shown(name)}")
@@ -182,6 +197,8 @@ class _Reading:
             self.notes.append(f"plugin {title} has no effect")
             return
         known = {*LIMITS.get(kind, ()), *(("maxNumOfEndpoints",) if kind in PICKERS else ())}
+        if kind == SOURCE:
+            known |= {*_PLACE, "insecureSkipVerify"}
         if unknown := sorted(told.values.keys() - known, key=str):
             self.notes.append(f"plugin {title}: {', '.join(map(str, unknown))} has no effect")
 

@@ -49,14 +49,10 @@ def _annotated(annotations: Mapping[str, str], port: int, ports: Collection[int]
     number = int(told) if told.isascii() and told.isdigit() and len(told) <= 5 else port
     path = annotations.get(PATH, METRICS).strip()
     tls = annotations.get(SCHEME, "").strip().lower() == "https"
-    if not {PORT, PATH, SCHEME} & annotations.keys() or not 0 < number <= 65535 or not _is_path(path):
+    if not {PORT, PATH, SCHEME} & annotations.keys() or not 0 < number <= 65535 or not is_path(path):
         return []
     # several data-parallel ranks, each with a port: one of these ports stands for the own one of each
     return [Page(port if number in ports else number, path, tls)]
-
-
-def _is_path(path: str) -> bool:
-    return path.startswith("/") and path.isascii() and path.isprintable() and " " not in path
 
 
 def _usual(engine: str | None, port: int) -> tuple[Page, ...]:
@@ -69,6 +65,24 @@ def _usual(engine: str | None, port: int) -> tuple[Page, ...]:
     if engine is not None:
         return (Page(port),)
     return (Page(port), Page(port, TRTLLM_PATH), Page(TRITON_PORT))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Where all pages of a pool are, as somebody says who starts a daemon."""
+
+    port: int = 0  # 0: the engine's own
+    path: str = METRICS
+    tls: bool = False
+
+    def before(self, hint: Hint, port: int) -> Hint:
+        """The page that is told before those that are guessed; `port`: the engine's."""
+        told = Page(self.port or port, self.path, self.tls)
+        return Hint(tuple(dict.fromkeys((told, *hint.pages))), hint.engine)
+
+
+def is_path(path: str) -> bool:
+    return path.startswith("/") and path.isascii() and path.isprintable() and " " not in path
 
 
 def in_order(hint: Hint, good: Page | None) -> tuple[Page, ...]:

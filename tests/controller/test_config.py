@@ -55,6 +55,9 @@ def test_switches_take_a_value_or_none_as_in_go(tmp_path: Path, flag: str, wante
         (["--slo-ttft", "5"], "no duration"),
         (["--explain-sample", "-1"], "no whole number"),
         (["--bind", "nonsense"], "no IP address"),
+        (["--body-memory", "5"], "neither auto nor a size"),
+        (["--model-server-metrics-path", "metrics"], "no path such as /metrics"),
+        (["--model-server-metrics-scheme", "ftp"], "invalid choice"),
         (["--nonsense"], "--nonsense"),
     ],
 )

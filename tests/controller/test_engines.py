@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from agent.engines.places import Told
 from controller.engines import SCRAPES_PER_S, SLOW_S, Engines, is_ours, pause_s
 from controller.model import EngineScraped, Event
 from controller.table import Table
@@ -50,7 +51,7 @@ async def page_at(ip: str, page: bytes) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-async def scraped(held: Table, page_count: int) -> tuple[Engines, list[Event]]:
+async def scraped(held: Table, page_count: int, told: Told | None = None) -> tuple[Engines, list[Event]]:
     """Scrapes until so many pages were read or failed."""
     events: list[Event] = []
 
@@ -58,7 +59,7 @@ async def scraped(held: Table, page_count: int) -> tuple[Engines, list[Event]]:
         events.append(event)
         held.apply(event, now)
 
-    engines = Engines(held, emit, 0.02, Random(1), lambda: True)
+    engines = Engines(held, emit, 0.02, Random(1), lambda: True, told=told)
     task = asyncio.create_task(engines.run())
     while engines.scrapes.good + engines.scrapes.failed < page_count:
         await asyncio.sleep(0.01)
@@ -75,6 +76,20 @@ def test_a_page_becomes_the_load_of_its_endpoint() -> None:
             assert isinstance(events[0], EngineScraped)
             assert (events[0].address, events[0].signal.requests) == (f"127.0.0.1:{port}", 7)
             assert held.rows[0].load == 7
+
+    run(body())
+
+
+def test_a_page_is_where_whoever_starts_us_says_before_it_is_elsewhere() -> None:
+    async def body() -> None:
+        async with page_at("127.0.0.1", b"up 1\n") as serving, page_at("127.0.0.1", PAGE) as told:
+            held = table(pod("a", ip="127.0.0.1"), ports=(serving,))
+            engines, events = await scraped(held, 2, Told(port=told, path="/elsewhere"))
+            assert (engines.scrapes.failed, isinstance(events[0], EngineScraped)) == (0, True)
+
+            held = table(pod("a", ip="127.0.0.1"), ports=(told,))
+            engines, _ = await scraped(held, 2, Told(port=serving))  # what is told is no engine's: it looks further
+            assert (engines.scrapes.good, engines.scrapes.failed) == (2, 0)
 
     run(body())
 

@@ -12,10 +12,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.assembly import answering, plugins_of
+from agent.engines.places import Told
+from controller.assembly import answering, pages_of, plugins_of
 from controller.config import Config, parse
 from controller.counts import Counts
 from controller.daemon import run
+from controller.picker import Picker
 from controller.plugins import NOTHING, PluginsError, taken
 from controller.saturation import SONDE, limits
 from controller.starting import StartError
@@ -124,11 +126,21 @@ def test_pickers_parsers_and_test_plugins_are_taken() -> None:
     assert taken(HEAD + both, "").reads is True
 
 
+def test_where_pages_are_is_taken_and_a_flag_counts_for_more() -> None:
+    source = "plugins: [{type: metrics-data-source, parameters: {scheme: https, path: /m, insecureSkipVerify: true}}]"
+    found = taken(HEAD + source, "sonde")
+
+    assert (found.pages, found.notes) == (Told(0, "/m", True), ())
+    assert pages_of(Config("p"), found) == Told(0, "/m", True)
+    assert pages_of(Config("p", page_port=9400), found) == Told(9400)
+    assert pages_of(Config("p"), NOTHING) is None
+
+
 def test_each_thing_without_effect_has_a_line() -> None:
     text = HEAD + (
         "featureGates: [flowControl]\n"
         "plugins: [{type: concurrency-detector, parameters: {maxConcurrency: 132}}, {type: fcfs-ordering-policy},"
-        " {type: metrics-data-source, parameters: {path: /m, scheme: https}}]\n"
+        " {type: metrics-data-source, parameters: {path: /m, caCertPath: /x, interval: 1s}}]\n"
         'flowControl: {maxBytes: "10Gi", defaultRequestTTL: 60s, saturationDetector: {pluginRef: concurrency-detector}}'
         "\ndataLayer: {injectDefaults: true}\n"
     )
@@ -138,7 +150,7 @@ def test_each_thing_without_effect_has_a_line() -> None:
         "flowControl.maxBytes has no effect: with --policy sonde requests wait by --slo-ttft",
         "plugin concurrency-detector has no effect",
         "plugin fcfs-ordering-policy has no effect",
-        "plugin metrics-data-source: path, scheme has no effect",
+        "plugin metrics-data-source: caCertPath, interval has no effect",
         "dataLayer has no effect",
         "featureGates has no effect",
     )
@@ -167,6 +179,10 @@ def test_each_thing_without_effect_has_a_line() -> None:
         (HEAD + "saturationDetector: {metricsStalenessThreshold: soon}", "'soon' is no duration"),
         (HEAD + "saturationDetector: {pluginRef: x}", "saturationDetector.pluginRef: no plugin is called 'x'"),
         (HEAD + "parser: {pluginRef: [1]}", "parser.pluginRef: expected text"),
+        (
+            HEAD + "plugins: [{type: metrics-data-source, parameters: {path: m}}]",
+            "plugins[0].parameters.path: expected a path such as /metrics, got 'm'",
+        ),
         (
             HEAD + "plugins: [{type: max-score-picker, parameters: {maxNumOfEndpoints: 99}}]",
             "plugins[0].parameters.maxNumOfEndpoints: expected a whole number 1..16, got 99",
@@ -206,13 +222,14 @@ def config(**changes: object) -> Config:
     return Config("p", **changes)  # type: ignore[arg-type]
 
 
+def _answering(settings: Config, held: Table) -> Picker:
+    return answering(settings, plugins_of(settings), held, Random(1), Counts())[0]
+
+
 def test_what_is_taken_reaches_the_parts_that_answer(tmp_path: Path) -> None:
     path = tmp_path / "plugins.yaml"
     path.write_text(HEAD + "plugins: [{type: max-score-picker, parameters: {maxNumOfEndpoints: 2}}]")
-    made = [
-        answering(config(config_file=path, max_endpoints=most), Table("g", "default", "p"), Random(1), Counts())[0]
-        for most in (1, 4)
-    ]
+    made = [_answering(config(config_file=path, max_endpoints=most), Table("g", "default", "p")) for most in (1, 4)]
     assert [picker.max_endpoints for picker in made] == [2, 4]  # a flag counts for more
 
 
