@@ -66,7 +66,8 @@ class Look:
     typing: bool = False  # the keys go to `find`
     paused: bool = False
     help: bool = False
-    top: int = 0  # the first row shown
+    top: int = 0  # the first row shown, or line of the help
+    left: int = 0  # columns left out behind the first, which always stays
     done: bool = False
 
 
@@ -128,9 +129,10 @@ def chosen(columns: Sequence[Column], rows: Sequence[Row], look: Look) -> list[R
 
 def lines(columns: Sequence[Column], rows: Sequence[Row], look: Look) -> list[str]:
     """The head and the wanted rows."""
-    heads = [column.head + _mark(column, look) for column in columns]
-    cells = [heads, *([cell(column, row) for column in columns] for row in chosen(columns, rows, look))]
-    return aligned(cells, [column.kind == "text" for column in columns])
+    shown = [*columns[:1], *columns[1 + look.left :]]
+    heads = [column.head + _mark(column, look) for column in shown]
+    cells = [heads, *([cell(column, row) for column in shown] for row in chosen(columns, rows, look))]
+    return aligned(cells, [column.kind == "text" for column in shown])
 
 
 def _mark(column: Column, look: Look) -> str:
@@ -145,7 +147,8 @@ def helping(columns: Sequence[Column]) -> list[str]:
         ("r", "turns the order round"),
         ("/", "find: rows with this text; Enter ends typing, Esc clears"),
         ("p, space", "pause and go on"),
-        ("arrows, PgUp, PgDn, Home, End", "scroll"),
+        ("up, down, PgUp, PgDn, Home, End", "scroll"),
+        ("right, left", "more of the columns, where the window is too narrow for all"),
         ("h ?", "this"),
     )
     told = [*keys, ("", ""), *((column.head, column.help) for column in columns), ("?", "not known, never zero")]
@@ -156,14 +159,16 @@ def press(look: Look, key: str, columns: Sequence[Column], page: int) -> Look:
     """The look after a key. Keys that print are themselves; the others have curses' names, such as KEY_DOWN."""
     if look.typing:
         return _typed(look, key)
-    if look.help:
-        return replace(look, help=False)
-    if key in ("s", "S"):
-        keys = [column.key for column in columns]
-        return replace(look, sort=keys[(keys.index(look.sort) + (1 if key == "s" else -1)) % len(keys)], top=0)
     scroll = {"KEY_DOWN": 1, "KEY_UP": -1, "KEY_NPAGE": page, "KEY_PPAGE": -page, "j": 1, "k": -1}
     if key in scroll:
         return replace(look, top=max(0, look.top + scroll[key]))
+    if look.help:
+        return replace(look, help=False, top=0)
+    if key in ("s", "S"):
+        keys = [column.key for column in columns]
+        return replace(look, sort=keys[(keys.index(look.sort) + (1 if key == "s" else -1)) % len(keys)], top=0)
+    if key in ("KEY_RIGHT", "KEY_LEFT"):
+        return replace(look, left=min(max(0, look.left + (1 if key == "KEY_RIGHT" else -1)), max(0, len(columns) - 2)))
     turned: Mapping[str, Look] = {
         "q": replace(look, done=True),
         "r": replace(look, reverse=not look.reverse, top=0),
@@ -171,8 +176,8 @@ def press(look: Look, key: str, columns: Sequence[Column], page: int) -> Look:
         "\x1b": replace(look, find="", top=0),
         "p": replace(look, paused=not look.paused),
         " ": replace(look, paused=not look.paused),
-        "h": replace(look, help=True),
-        "?": replace(look, help=True),
+        "h": replace(look, help=True, top=0),
+        "?": replace(look, help=True, top=0),
         "KEY_HOME": replace(look, top=0),
         "KEY_END": replace(look, top=1 << 30),
     }

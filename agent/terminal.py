@@ -246,12 +246,17 @@ class _Live:
         assert self._seen is not None
         self._screen.erase()
         if self._look.help:
-            for at, line in enumerate(columns.helping(self._table)):
-                self._line(at, line, 0)
+            self._draw_help(columns.helping(self._table), self._screen.getmaxyx()[0] - 1)
         else:
             self._draw_table(self._seen)
         self._line(self._screen.getmaxyx()[0] - 1, self._foot(self._seen), curses.A_REVERSE)
         self._screen.refresh()
+
+    def _draw_help(self, told: Sequence[str], places: int) -> None:
+        top = min(self._look.top, max(0, len(told) - places))
+        self._look = replace(self._look, top=top)
+        for at, line in enumerate(told[top : top + places]):
+            self._line(at, line, 0)
 
     def _draw_table(self, seen: Seen) -> None:
         for at, line in enumerate(seen.title):
@@ -273,6 +278,8 @@ class _Live:
         look, age_s = self._look, time.monotonic() - seen.heard_at_s
         if look.typing:
             return f"find: {look.find}_"
+        if look.help:
+            return "up, down scroll  any other key goes back"
         if self._feed.problem is not None and age_s > STALE_S:
             return f"LOST, last heard {age_s:.0f} s ago: {columns.clean(self._feed.problem)}"
         state = "PAUSED  " if look.paused else ""

@@ -179,6 +179,13 @@ _BALANCE = Row(
             width=6,
         ),
         graph(
+            "Recent gap by pod",
+            "Mean time between two chunks of answers, of the last seconds. A pod that stands out decodes more slowly.",
+            "s",
+            ("max by (pod) (sonde_controller_endpoint_usual_gap_seconds{$M})", "{{pod}}"),
+            width=6,
+        ),
+        graph(
             "KV cache by pod",
             "Share in use, as the engines say. Near 1 engines begin to preempt requests.",
             "percentunit",

@@ -113,6 +113,15 @@ _NETWORK = Row(
         ),
         _by_pod("Connections opened", "New connections.", "cps", "rate(sonde_pod_connections_opened_total{$P}[$R])", 6),
         graph(
+            "Connection attempts",
+            "SYN segments that reached the pod's listeners, and their answers. Fewer answers than attempts: the queue "
+            "of accepted connections is full.",
+            "cps",
+            (f"sum by ({_POD}) (rate(sonde_pod_tcp_syns_total{{$P}}[$R]))", "{{pod}} attempts"),
+            (f"sum by ({_POD}) (rate(sonde_pod_tcp_syn_acks_total{{$P}}[$R]))", "{{pod}} answers"),
+            width=6,
+        ),
+        graph(
             "Accept queue",
             "Connections that the pod has not accepted yet, and how many may wait (the backlog). At the limit the "
             "kernel drops connection attempts.",

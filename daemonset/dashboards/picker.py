@@ -36,11 +36,12 @@ _DECISIONS = Row(
         ),
         graph(
             "Faults and missed picks",
-            "Faults of the controller itself (the log has each), and requests that the gateway brought elsewhere "
-            "than picked.",
+            "Faults of the controller itself (the log has each), requests that the gateway brought elsewhere than "
+            "picked, and requests whose bodies came too slowly while too many were held.",
             "reqps",
             ("sum(rate(sonde_controller_faults_total{$M}[$R]))", "faults"),
             ("sum(rate(sonde_controller_endpoint_misses_total{$M}[$R]))", "missed picks"),
+            ("sum(rate(sonde_controller_bodies_dropped_total{$M}[$R]))", "bodies dropped"),
         ),
         graph(
             "Declined",
@@ -152,13 +153,33 @@ _LEARNED = Row(
 _PROCESS = Row(
     "Process",
     (
-        graph("CPU", "Cores the controller uses.", "none", ("rate(process_cpu_seconds_total{$M}[$R])", "{{instance}}")),
-        graph("Memory", "Memory of the controller.", "bytes", ("process_resident_memory_bytes{$M}", "{{instance}}")),
+        graph(
+            "CPU",
+            "Cores the controller uses.",
+            "none",
+            ("rate(process_cpu_seconds_total{$M}[$R])", "{{instance}}"),
+            width=6,
+        ),
+        graph(
+            "Memory",
+            "Memory of the controller.",
+            "bytes",
+            ("process_resident_memory_bytes{$M}", "{{instance}}"),
+            width=6,
+        ),
         graph(
             "File descriptors",
             "Share of those it may have open: connections of gateways, agents and scrapers.",
             "percentunit",
             ("process_open_fds{$M} / process_max_fds{$M}", "{{instance}}"),
+            width=6,
+        ),
+        graph(
+            "Request bodies held",
+            "Bytes of bodies that have not come whole, wait for room, or are on their way back to the gateway.",
+            "bytes",
+            ("sum by (instance) (sonde_controller_body_bytes{$M})", "{{instance}}"),
+            width=6,
         ),
     ),
 )

@@ -98,6 +98,21 @@ def test_keys_change_the_look() -> None:
     assert pressed(start, "KEY_F(5)") == start
 
 
+def test_columns_move_out_to_the_left_but_for_the_first() -> None:
+    look = pressed(Look("pod"), "KEY_RIGHT")
+    assert [line.split() for line in columns.lines(TABLE, ROWS[:1], look)] == [["pod↑", "TTFT"], ["b", "12ms"]]
+    assert pressed(look, *["KEY_RIGHT"] * 9).left == 1
+    assert pressed(look, "KEY_LEFT", "KEY_LEFT").left == 0
+
+
+def test_the_help_scrolls_and_ends_with_any_other_key() -> None:
+    look = pressed(Look("pod", top=7), "h")
+    assert (look.help, look.top) == (True, 0)
+    look = pressed(look, "KEY_DOWN", "KEY_NPAGE")
+    assert (look.help, look.top) == (True, 11)
+    assert pressed(look, "x") == Look("pod")
+
+
 def test_while_typing_keys_are_letters() -> None:
     typing = pressed(Look("pod"), "/", "q", "s", "x", "KEY_BACKSPACE")
     assert (typing.find, typing.typing, typing.done, typing.sort) == ("qs", True, False, "pod")

@@ -53,6 +53,8 @@ def test_the_agents_table_lives_sorts_finds_pauses_and_explains(tmp_path: Path) 
                 await terminal.until("43 in flight")
                 await terminal.keys("h")
                 await terminal.until("pause and go on")
+                await terminal.keys("PageDown", "PageDown")  # more than a window of 24 lines holds
+                await terminal.until("not known, never zero")
                 await terminal.keys("x")
                 await terminal.until("llm-003")
                 await terminal.keys("q")
@@ -98,6 +100,9 @@ def test_the_table_fits_any_window_and_scrolls(tmp_path: Path) -> None:
             await terminal.until(lambda text: pods(text)[-1:] == ["llm-059"])
             await terminal.keys("Home")
             await terminal.until("llm-001")
+            assert "TTFT" not in await terminal.screen()
+            await terminal.keys(*["Right"] * 5)  # to what 40 places have no room for
+            await terminal.until(lambda text: "TTFT" in text and pods(text)[0] == "llm-001")
             await terminal.do("resize-window", "-x", "8", "-y", "2")
             await terminal.do("resize-window", "-x", "120", "-y", "70")
             await terminal.until(lambda text: len(pods(text)) == 60)
