@@ -188,8 +188,8 @@ def _pod(row: Row, full_rank: float, now: float, weight: float | None) -> PodLin
         waiting=waiting,
         streaming=streaming,
         stale_at_s=_stale_at_s(row, kernel, engine),
-        ttft_s=kernel.usual_ttft_s if kernel else None,
-        gap_s=kernel.usual_gap_s if kernel else None,
+        ttft_s=_short(kernel.usual_ttft_s) if kernel else None,
+        gap_s=_short(kernel.usual_gap_s) if kernel else None,
         kv_cache_usage=engine.kv_cache_usage if engine else None,
         unshown=row.ledger.unshown,
         picks={reason.value: count for reason, count in row.picks.items()},
@@ -273,8 +273,9 @@ def longer(lines: Lines, pods: Sequence[PodLine]) -> Lines:
 
 def _point(line: Line, pod: PodLine) -> Line:
     keep = 1 - LINE_POINTS
-    return Line((*line.ttft_s[keep:], _short(pod.ttft_s)), (*line.gap_s[keep:], _short(pod.gap_s)))
+    return Line((*line.ttft_s[keep:], pod.ttft_s), (*line.gap_s[keep:], pod.gap_s))
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    """To ten microseconds: what a person can tell apart, in few letters."""
+    return None if value is None else round(value, 5)

@@ -102,11 +102,13 @@ def _devices(devices: Sequence[Json], now_s: float) -> Json:
     told = [one["utilization"] for one in devices if one["utilization"] is not None]
     return {
         "utilization": sum(told) / len(told) if told else None,
-        "devices": [
-            {**{name: value for name, value in one.items() if name != "at_s"}, "age_s": _age_s(one["at_s"], now_s)}
-            for one in devices
-        ],
+        "devices": [_device(one, now_s) for one in devices],
     }
+
+
+def _device(one: Json, now_s: float) -> Json:
+    told = {name: None if value == "" else value for name, value in one.items() if name != "at_s"}
+    return {**told, "age_s": _age_s(one["at_s"], now_s)}
 
 
 def _age_s(at_s: float | None, now_s: float) -> float | None:

@@ -109,7 +109,7 @@ function figures(wanted) {
 }
 
 function drawPicks() {
-  picks.draw(clock, summary.price_unit, pods.names());
+  picks.draw(clock, summary.price_unit, pods);
 }
 
 // Ages go on between events, and most of all when none come.

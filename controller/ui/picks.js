@@ -20,12 +20,14 @@ export class Picks {
     say(this.button, this.all ? "fewer" : "more");
   }
 
+  // `pods` knows what endpoints are called.
   draw(clock, unit, pods) {
     const { list, picks } = this;
     this.empty.hidden = picks.length > 0;
     list.hidden = picks.length === 0;
     this.button.hidden = picks.length <= FEW;
-    const short = shortener(pods);
+    const shorten = shortener(pods.names());
+    const short = (one) => [shorten(pods.called(one.id, one.pod)), pods.called(one.id, one.pod)];
     while (list.children.length > picks.length) list.lastChild.remove();
     picks.forEach((pick, at) => drawPick(list.children[at] ?? list.appendChild(emptyPick()), pick, clock, unit, short));
   }
@@ -46,7 +48,7 @@ function emptyPick() {
 function drawPick(line, pick, clock, unit, short) {
   const [when, to, paid, reason, others] = line.children;
   say(when, clock.since(pick.at_s));
-  named(to, pick.pod, short);
+  named(to, short(pick));
   say(paid, cost(pick, unit));
   say(reason, pick.reason);
   const wanted = pick.alternatives;
@@ -58,7 +60,7 @@ function drawPick(line, pick, clock, unit, short) {
   while (others.children.length > wanted.length) others.lastChild.remove();
   wanted.forEach((other, at) => {
     const place = others.children[at] ?? others.appendChild(emptyOther());
-    named(place.children[0], other.pod, short);
+    named(place.children[0], short(other));
     say(place.children[1], ` ${cost(other, unit)}`);
     place.classList.toggle("against", other.against.length > 0);
   });
@@ -70,9 +72,9 @@ function emptyOther() {
   return other;
 }
 
-function named(node, pod, short) {
-  say(node, short(pod));
-  if (node.title !== pod) node.title = pod;
+function named(node, [short, whole]) {
+  say(node, short);
+  if (node.title !== whole) node.title = whole;
 }
 
 function cost(one, unit) {

@@ -24,6 +24,7 @@ export class Pods {
     this.scale = 4;
     this.unit = "requests"; // of every price
     this.current = null;
+    this.several = new Set(); // namespaces and names of pods that serve at several ports
     this.observer = new IntersectionObserver((entries) => this.#moved(entries), { rootMargin: "400px" });
   }
 
@@ -44,6 +45,8 @@ export class Pods {
       this.rows.set(pod.id, row);
       before.delete(pod.id);
     }
+    this.several = repeated(pods.map((pod) => `${pod.namespace}/${pod.pod}`));
+    for (const row of this.rows.values()) row.call(this.called(row.pod.id, row.pod.pod));
     for (const gone of before.values()) {
       this.observer.unobserve(gone.root);
       gone.root.remove();
@@ -117,6 +120,7 @@ export class Pods {
       row.root.hidden = !this.#wanted(row.pod);
       if (!row.root.hidden) shown += 1;
     }
+    this.#arrangeNodes(rows);
     for (const node of this.nodes.values()) {
       const some = [...node.list.children].some((child) => !child.hidden);
       node.root.hidden = !some && node.list.children.length > 0;
@@ -124,6 +128,16 @@ export class Pods {
     this.shown = shown;
     this.#rove();
     this.draw();
+  }
+
+  // By name, or by whose pod comes first; a focused row stays focused.
+  #arrangeNodes(rows) {
+    const names = this.view.sort === "name" ? [] : rows.map((row) => row.pod.node ?? "");
+    const order = [...new Set([...names, ...[...this.nodes.keys()].sort()])].map((name) => this.nodes.get(name).root);
+    if (order.every((root, at) => this.root.children[at] === root)) return;
+    const focused = this.root.contains(document.activeElement) ? document.activeElement : null;
+    this.root.append(...order);
+    focused?.focus({ preventScroll: true });
   }
 
   #wanted(pod) {
@@ -180,8 +194,14 @@ export class Pods {
     to.scrollIntoView({ block: "nearest" });
   }
 
+  // What an endpoint is called: the pod, and where that is not enough its port.
+  called(id, pod) {
+    const end = id.lastIndexOf(":");
+    return this.several.has(id.slice(0, end)) ? pod + id.slice(end) : pod;
+  }
+
   names() {
-    return [...this.rows.values()].map((row) => row.pod.pod);
+    return [...this.rows.values()].map((row) => row.name.textContent);
   }
 
   toggle(root) {
@@ -191,6 +211,11 @@ export class Pods {
     row.draw(this.scale, this.clock, this.unit);
     row.root.scrollIntoView({ block: "nearest" });
   }
+}
+
+function repeated(names) {
+  const seen = new Set();
+  return new Set(names.filter((name) => seen.has(name) || !seen.add(name)));
 }
 
 function push(points, value) {

@@ -16,10 +16,15 @@ export class PodRow {
     this.root.dataset.id = pod.id;
     this.badges = new Badges();
     const who = element("div", "who");
-    const name = element("span", "name", pod.pod);
-    name.title = pod.pod;
-    who.append(name, this.badges.root);
+    this.name = element("span", "name");
+    who.append(this.name, this.badges.root);
     this.root.append(who);
+  }
+
+  // Of a pod that serves at several ports each is a row.
+  call(name) {
+    say(this.name, name);
+    if (this.name.title !== name) this.name.title = name;
   }
 
   // The part that costs.

@@ -402,3 +402,41 @@ def test_accelerators_that_are_well_are_shown_and_are_no_trouble(tmp_path: Path)
             assert site.page.complaints == []
 
     run(body(), LIMIT_S, debug=False)
+
+
+def test_of_a_pod_with_several_ports_each_has_its_name(tmp_path: Path) -> None:
+    async def body() -> None:
+        fleet = fleets.fleet(2)
+        async with looking(tmp_path, fleet) as site:
+            file = tmp_path / "fleet.yaml"
+            ports = "targetPorts:\n  - number: 8000\n  - number: 8001\n"
+            text = file.read_text()
+            assert "targetPorts:\n  - number: 8000\n" in text
+            (tmp_path / ".part").write_text(text.replace("targetPorts:\n  - number: 8000\n", ports))
+            (tmp_path / ".part").replace(file)
+            names = "[...document.querySelectorAll('li.pod .name')].map((one) => one.textContent).sort().join()"
+            await site.page.until(f"{names} === 'llm-001:8000,llm-001:8001,llm-002:8000,llm-002:8001'")
+            await site.pick()
+            await site.page.until("/^llm-00[12]:800[01]$/.test(document.querySelector('#pick-list .to')?.textContent)")
+
+    run(body(), LIMIT_S, debug=False)
+
+
+def test_sorted_by_load_the_busiest_pod_comes_first_whatever_its_node(tmp_path: Path) -> None:
+    async def body() -> None:
+        fleet = fleets.fleet(6, per_node=2)
+        async with looking(tmp_path, fleet) as site:
+            for pod, in_flight in zip(fleet.pods, (1, 2, 3, 9, 5, 6), strict=True):
+                pod.move(in_flight, 0)
+            fleet.ring()
+            await site.shows("llm-004", "9 in flight")
+            await site.page.evaluate(f"{row('llm-001')}.focus()")
+            order = "[...document.querySelectorAll('li.pod')].map((one) => one.dataset.id.slice(-6, -5)).join('')"
+            sort = "const s = document.getElementById('sort'); s.value = {!r}; s.dispatchEvent(new Event('change'))"
+            await site.page.evaluate("(() => {" + sort.format("load") + "})()")
+            assert await site.page.evaluate(order) == "436521"
+            assert await site.page.evaluate(FOCUSED) == "default/llm-001:8000"
+            await site.page.evaluate("(() => {" + sort.format("name") + "})()")
+            assert await site.page.evaluate(order) == "123456"
+
+    run(body(), LIMIT_S, debug=False)
