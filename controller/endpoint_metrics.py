@@ -179,8 +179,8 @@ _MISSES = counter(
 _PICKS = counter(
     "sonde_controller_picks_total",
     "Picks by pod and reason: cheapest (by price), prefix or adapter (for what is cached or loaded there), least-work "
-    "(too few kernels tell), tie (drawn among several), only (one endpoint there), stalled (nothing better left), rule "
-    "(by another policy).",
+    "(too few kernels tell), tie (drawn among several), only (one endpoint there), stalled or lost (nothing better "
+    "left: it is silent or ejected, or has lost an accelerator), rule (by another policy).",
     "endpoint_pod",
     "reason",
 )
