@@ -342,7 +342,7 @@ def test_the_last_picks_say_where_they_went_and_what_the_others_would_have_cost(
             for pod, in_flight in zip(fleet.pods, (4, 1, 9), strict=True):
                 pod.move(in_flight, 0)
             fleet.ring()
-            await site.shows("llm-003", "9 in flight")
+            await site.page.until("document.getElementById('figures').textContent.includes('in flight14')")
             await site.pick()
             await site.page.until("document.querySelectorAll('#pick-list li').length === 1")
             pick = "document.querySelector('#pick-list li')"
@@ -429,7 +429,7 @@ def test_sorted_by_load_the_busiest_pod_comes_first_whatever_its_node(tmp_path: 
             for pod, in_flight in zip(fleet.pods, (1, 2, 3, 9, 5, 6), strict=True):
                 pod.move(in_flight, 0)
             fleet.ring()
-            await site.shows("llm-004", "9 in flight")
+            await site.page.until("document.getElementById('figures').textContent.includes('in flight26')")
             await site.page.evaluate(f"{row('llm-001')}.focus()")
             order = "[...document.querySelectorAll('li.pod')].map((one) => one.dataset.id.slice(-6, -5)).join('')"
             sort = "const s = document.getElementById('sort'); s.value = {!r}; s.dispatchEvent(new Event('change'))"
