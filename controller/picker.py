@@ -148,6 +148,7 @@ class Picker:
         row.picks[proposal.reason] = row.picks.get(proposal.reason, 0) + 1
         uncached = self.affinity.sent(proposal.request, job, row, fleet)
         reservation = self.table.reserve(row, now, job.prompt_tokens, uncached)
+        self.affinity.reserved(proposal.request, job, row, fleet, proposal.forecast, reservation)
         self.policy.sent(fleet, row.index, job, self.memory)
         return Pick(self.table, row, reservation, proposal.fallbacks)
 

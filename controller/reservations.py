@@ -48,7 +48,7 @@ _LIVE = (_State.OPEN, _State.DETACHED)  # to look a member up costs as much as t
 class Reservation:
     """One pick. Give it back to its ledger by exactly one of drop, end, detach; what comes later does nothing."""
 
-    __slots__ = ("ledger", "made_at_s", "queued", "shown", "state", "tokens", "uncached")
+    __slots__ = ("begun_at_s", "ledger", "made_at_s", "queued", "shown", "state", "tokens", "uncached")
 
     def __init__(self, ledger: Ledger, made_at_s: float, tokens: float = 0.0, uncached: float = 0.0) -> None:
         self.ledger = ledger
@@ -56,6 +56,7 @@ class Reservation:
         self.tokens = tokens
         self.uncached = uncached
         self.queued = True  # before its first byte, as far as known
+        self.begun_at_s: float | None = None  # when a kernel's count showed that byte
         self.state = _State.OPEN
         self.shown = False
 
@@ -145,11 +146,14 @@ class Ledger:
         self.own_waiting -= 1
         self.queued_tokens = max(0.0, self.queued_tokens - made.uncached) if self.own_waiting else 0.0
 
-    def answered(self, waiting: int) -> None:
+    def answered(self, waiting: int, at_s: float | None = None) -> None:
         """The kernel counts so many requests before their first byte, whosesoever."""
         queue = self._queue
         while queue and (not queue[0].queued or (queue[0].shown and self.own_waiting - self.unshown > waiting)):
-            self._begin(queue.popleft())
+            first = queue.popleft()
+            if first.queued:
+                first.begun_at_s = at_s
+            self._begin(first)
 
     def show(self, starts: int, until_s: float) -> int:
         """The kernel counted so many more starts up to a time; returns how many of them are taken to be ours."""

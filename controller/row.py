@@ -40,7 +40,7 @@ CONTRADICTION_S = 5.0
 UNSEEN = 3  # requests of ours that a kernel did not show, while it showed none
 # A gateway that reports another endpoint as the one that served could not use ours. It comes last for so long.
 MISSED_S = 5.0
-WARM_CHUNKS = 20  # of answers; who has sent so many, or WARM_ANSWERS, is cold no more
+WARM_CHUNKS = 400  # of answers; who has sent so many, or WARM_ANSWERS, is cold no more
 
 FOREVER = float("inf")
 
@@ -160,7 +160,8 @@ class Row:
             self._judge(before, kernel, now)
         if starts > 0:
             self.unseen = 0
-        self.ledger.answered(round(queue_of(kernel.waiting, kernel.in_flight, whole_share, max)))
+        waiting = round(queue_of(kernel.waiting, kernel.in_flight, whole_share, max))
+        self.ledger.answered(waiting, kernel.true_at_s)
         self._warm(kernel)
         return others
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -20,11 +20,12 @@ from controller.policies import speed
 from controller.policies.adapters import Adapters
 from controller.policies.admission import Budgets
 from controller.policies.fleet import EJECTED, FIELDS, STALLED, UNREADY, Fleet, Job, Policy
-from controller.policies.price import ENGINE, Engine
+from controller.policies.price import ENGINE, Engine, Prices, forecast
+from controller.row import WARM_CHUNKS
 
 LEARN_S = 0.1
-WARM_CHUNKS = 20  # as the production code's rows have it
 MEANS = 0.01  # weight of one request in the means of lengths
+NAN = float("nan")
 TRANSIT_S = 0.005  # after which a page made then may know a request
 # a field of a view that fleets do not have yet, or no more, is not shown
 KERNEL_SEEN = [row for row, name in enumerate(KernelView.ROWS) if name in FIELDS]
@@ -75,6 +76,7 @@ class Picker:
         self._learned_s = 0.0
         self._adapters = Adapters()
         self._adapters.place(self.fleet.ids)
+        self._loading: dict[Request, float] = {}  # when first bytes were due without the load of an adapter
         self._unready = np.zeros(len(pods))
 
     def set_ready(self, pod: int, ready: bool, now_s: float, new: bool) -> None:
@@ -95,7 +97,7 @@ class Picker:
         if self.index is not None and request.blocks:
             job.uncached = self.index.uncached(request.blocks, request.prompt_tokens)
         if request.adapter is not None:
-            job.adapter_wait_s = self._adapters.wait_s(str(request.adapter))
+            job.adapter_wait_s = self._adapters.wait_s(str(request.adapter), now_s)
         return job, self.rival.policy.choose(fleet, job, self.rng, self.memory)
 
     def send(self, request: Request, job: Job, at: int, now_s: float) -> None:
@@ -125,9 +127,18 @@ class Picker:
         if self.index is not None and request.blocks:
             self.index.insert(at, request.blocks)
         if request.adapter is not None:
-            self._adapters.use(fleet.ids[at], str(request.adapter))
+            self._use_adapter(request, job, at)
         self._jobs[request] = job
         policy.sent(fleet, at, job, self.memory)
+
+    def _use_adapter(self, request: Request, job: Job, at: int) -> None:
+        """And, where it has to be loaded, expects a first byte so much later."""
+        fleet, ttft_s, whole_s = self.fleet, NAN, 0.0
+        if isinstance(self.memory, Prices):
+            told = forecast(replace(job, adapter_wait_s=None), self.memory, at)
+            ttft_s, whole_s = told.ttft_s, told.ttft_s + told.gap_s * fleet.mean_output_tokens
+        if self._adapters.use(fleet.ids[at], str(request.adapter), fleet.now_s, whole_s) and ttft_s == ttft_s:
+            self._loading[request] = fleet.now_s + ttft_s
 
     def first_byte(self, request: Request, now_s: float) -> None:
         """Its answer has begun, which a picker that is not shown responses does not learn."""
@@ -141,6 +152,7 @@ class Picker:
         fleet, at = self.fleet, request.pod
         fleet.now_s = now_s
         self._stop_waiting(request)
+        self._loading.pop(request, None)
         del self._uncached[request]
         fleet.own_in_flight[at] -= 1.0
         fleet.own_open[at] -= 1.0
@@ -203,7 +215,10 @@ class Picker:
             if not self.rival.responses:
                 shown = self._shown[at]
                 while len(shown) > fleet.waiting[at]:
-                    self._stop_waiting(shown.popleft())
+                    answered = shown.popleft()
+                    if answered in self._loading:
+                        self._adapters.learn(max(0.0, at_s - self._loading.pop(answered)))
+                    self._stop_waiting(answered)
 
     def _watch(self, now_s: float) -> None:
         """Standing by the production code's judgement of who answers."""

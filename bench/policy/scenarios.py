@@ -154,7 +154,8 @@ def _networks() -> list[Cell]:
 
 
 def _adapters() -> list[Cell]:
-    return [Cell("B12", "20 adapters, Zipf, four loaded at once", _pool(adapter_load_s=0.25), Load(60.0, adapters=20))]
+    plant = _pool(adapter_load_s=0.6)  # the rule begins with a guess of 0.25
+    return [Cell("B12", "20 adapters, Zipf, four loaded at once", plant, Load(60.0, adapters=20))]
 
 
 def _overload() -> list[Cell]:

@@ -38,12 +38,13 @@ LONGEST_S = 3600.0
 BETA = 0.05  # of the own decode time; from 0.2 on it outweighs prefix hits
 OTHERS = 0.05  # not more than BETA
 BUSY_MOST = 0.85  # share of an engine's time that prompts are taken to fill at most
-TIE = 1.02  # prices so near to the lowest are equal: several pickers see the same numbers
+TIE = 0.02  # prices so near to the lowest are equal: several pickers see the same numbers
+TIE_MOST_S = 0.002  # but no more than this: if all numbers are wrong and huge, what is sure must still decide
 FAILURE_S = 2.0  # what a failed try costs the client
 TURNS = 3.0  # fewer tell nothing of a queue
 KV_FULL = 0.9  # from here on a request may have to wait until another ends
 COLD_S = 30.0
-COLD_SPEED = 1.5
+COLD_SPEED = 2.0
 COLD_LOOK_S = 0.1
 STANDING_S = 1e12  # of one unit of `standing`: above any price
 ABSURD_S = 1e9  # what no numbers lead to but senseless ones
@@ -294,7 +295,7 @@ def choose(fleet: Fleet, job: Job, rng: Random, memory: Prices) -> int:
 def _choose_of_many(price: Array, memory: Prices, rng: Random) -> int:
     at = int(price.argmin())
     lowest = float(price[at])
-    near = price <= lowest + (TIE - 1.0) * (lowest % STANDING_S)
+    near = price <= lowest + min(TIE * (lowest % STANDING_S), TIE_MOST_S)
     memory.tied = tied = int(np.count_nonzero(near))
     if tied <= 1:
         return at

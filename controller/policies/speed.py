@@ -21,8 +21,10 @@ ALIKE = (0.87, 1.15)  # a ratio between these is noise
 DRIFT_S = 10.0  # small differences move the speed with this time constant
 SPEED_LEAST, SPEED_MOST = 0.125, 8.0
 SENT_S = 3.0
-WARM_ANSWERS = 2.0
+WARM_ANSWERS = 40.0  # fewer tell little of a pod that still fills its caches and compiles
 MANY = 20.0  # requests that never stand still
+MANY_MOST = 4.0  # times as many stand still that much less, up to this
+JUMP = 64.0  # requests that do not come between two looks; a count that shows them has to move again first
 STEP_S = 1.0  # as old as the gaps are in the mean
 FORGET_S = 5.0  # in which a pace that nothing confirms is forgotten
 QUEUE_S = 5.0  # for which a queue's turns are remembered
@@ -77,8 +79,10 @@ def _follow_counts(fleet: Fleet, passed_s: float) -> None:
     many = fleet.in_flight >= MANY
     moved |= (fleet.answered != fleet.answered_before) & ~many
     fleet.unmoved_s[(fleet.sends > 0.0) | many] += passed_s
+    fleet.unmoved_s[many] += passed_s * np.clip(fleet.in_flight[many] / MANY - 1.0, 0.0, MANY_MOST - 1.0)
     fleet.unmoved_s[moved] = 0.0
     fleet.sends[moved] = 0.0
+    fleet.unmoved_s[fleet.in_flight > 2.0 * fleet.in_flight_before + JUMP] = FROZEN_S
     fleet.in_flight_before[:] = fleet.in_flight
     fleet.waiting_before[:] = fleet.waiting
 
