@@ -77,12 +77,21 @@ class AgentDead:
 
 @dataclass(frozen=True, slots=True)
 class AgentLies:
-    """The kernels' counts are replaced by these for every pod, fresh each time."""
+    """The kernels' counts are replaced by these for every pod, or by anything up to them, fresh each time."""
 
     at_s: float
     in_flight: float
     waiting: float
     until_s: float = math.inf
+    by_chance: bool = False
 
 
-Fault = Slow | Hang | Far | Lossy | Dark | Absent | AgentDead | AgentLies
+@dataclass(frozen=True, slots=True)
+class AgentStuck:
+    """The kernels' counts stay what they were, and are said to be fresh."""
+
+    at_s: float
+    until_s: float = math.inf
+
+
+Fault = Slow | Hang | Far | Lossy | Dark | Absent | AgentDead | AgentLies | AgentStuck

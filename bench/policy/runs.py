@@ -1,10 +1,9 @@
-"""Runs cells of the matrix on all cores and keeps what came out, so that only what changed is run again."""
+"""Runs cells of the matrix side by side and keeps what came out, so that only what changed is run again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -37,13 +36,15 @@ def run(cell: Cell, name: str, seed: int, duration_s: float = DURATION_S, warm_s
     return plain
 
 
-def run_all(cells: Iterable[Cell], seeds: Sequence[int], say: Callable[[str], None]) -> dict[str, list[Plain]]:
+def run_all(
+    cells: Iterable[Cell], seeds: Sequence[int], jobs: int, say: Callable[[str], None]
+) -> dict[str, list[Plain]]:
     """Everything by "cell|rival", a list over the seeds."""
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     wanted = [(cell, name, seed) for cell in cells for name in cell.rivals for seed in seeds]
     missing = [one for one in wanted if _key(*one) not in kept]
     say(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them known already")
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(jobs) as pool:
         for number, (one, result) in enumerate(zip(missing, pool.map(_one, missing, chunksize=4), strict=True), 1):
             kept[_key(*one)] = result
             if number % 200 == 0 or number == len(missing):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bench.policy import rivals
-from bench.policy.faults import Absent, AgentDead, AgentLies, Dark, Far, Fault, Hang, Lossy, Slow
+from bench.policy.faults import Absent, AgentDead, AgentLies, AgentStuck, Dark, Far, Fault, Hang, Lossy, Slow
 from bench.policy.hardware import A100, H100, L40S, Gpu
 from bench.policy.simulation import Plant
 from bench.policy.workloads import Load
@@ -23,21 +23,15 @@ MIXED = (H100,) * 4 + (A100,) * 4
 THREE = (H100,) * 3 + (A100,) * 3 + (L40S,) * 2
 KNEE = 138.0
 
-# Without shared prefixes lmetric, sglang and aibrix-prefix are least-request to the last digit; these and what is
-# dominated everywhere take part in some cells only.
-STRONG = (
-    "least-request",
-    "prequal, tuned",
-    "llm-d",
-    "dynamo, tuned",
-    "predicted-latency",
-    "predicted-latency, tuned",
-)
-AFFINE = (*STRONG, "dynamo", "llm-d, tuned", "lmetric", "sglang", "aibrix-prefix", "sonde")
+# Without shared prefixes these are least-request to the last digit. B1/80 and B3/75 show it; other cells leave them
+# out.
+BY_PREFIX = ("lmetric", "sglang", "sglang, tuned", "aibrix-prefix", "aibrix-prefix, tuned")
+PEERS = tuple(name for name in rivals.UNTOLD if name not in BY_PREFIX)
+AFFINE = (*rivals.UNTOLD, "sonde")
 WHOLE = (*rivals.UNTOLD, *rivals.TOLD, "sonde", *rivals.WRONG, rivals.SONDE_ALONE)
-FULL = (*STRONG, "sonde")
-HETERO = (*STRONG, *rivals.TOLD, "sonde", *rivals.WRONG, rivals.SONDE_ALONE)
-WHOLE_CELLS = ("B1/80", "B3/75", "B8/groups")
+FULL = (*PEERS, "sonde")
+HETERO = (*PEERS, *rivals.TOLD, "sonde", *rivals.WRONG, rivals.SONDE_ALONE)
+WHOLE_CELLS = ("B1/80", "B3/75", "B8/groups", "B8/chat-mixed")
 ALONE_CELLS = ("B4/x2", "B6/22", "B10/cold", "B11/400ms")  # in which our rule takes part without kernels as well
 
 
@@ -102,7 +96,7 @@ def _bypass() -> list[Cell]:
             _pool(),
             Load(80.0, bypass_rate=rate, bypass_pods=2),
         )
-        for share, rate in ((22, 18.0), (30, 24.0))
+        for share, rate in ((5, 4.0), (22, 18.0), (30, 24.0))
     ]
 
 
@@ -131,7 +125,7 @@ def _prefixes() -> list[Cell]:
 
 
 def _bursts() -> list[Cell]:
-    return [Cell(f"B9/{cv}", f"variation {cv}", _pool(), Load(90.0, cv)) for cv in (3.5, 13.0)]
+    return [Cell(f"B9/{cv}", f"variation {cv}", _pool(), Load(90.0, cv)) for cv in (2.0, 3.5, 13.0)]
 
 
 def _cold() -> list[Cell]:
@@ -147,6 +141,7 @@ def _networks() -> list[Cell]:
     cases: dict[str, tuple[str, Fault]] = {
         "50ms": ("+50 ms each way to one pod", Far((0,), FAULT_S, 0.05)),
         "400ms": ("+400 ms each way to one pod", Far((0,), FAULT_S, 0.4)),
+        "loss1": ("1 % of packets of one pod lost", Lossy((0,), FAULT_S, 0.01)),
         "loss5": ("5 % of packets of one pod lost", Lossy((0,), FAULT_S, 0.05)),
         "dark": ("one pod cannot be reached", Dark((0,), FAULT_S)),
     }
@@ -185,6 +180,8 @@ def _liars() -> list[Cell]:
         "dead": ("agents die", _pool(ALIKE, AgentDead(FAULT_S))),
         "idle": ("agents say all pods are idle", _pool(ALIKE, AgentLies(FAULT_S, 0.0, 0.0))),
         "busy": ("agents say each pod has 500 requests", _pool(ALIKE, AgentLies(FAULT_S, 500.0, 400.0))),
+        "chance": ("agents say anything up to 500", _pool(ALIKE, AgentLies(FAULT_S, 500.0, 400.0, by_chance=True))),
+        "stuck": ("agents' counts stand still", _pool(ALIKE, AgentStuck(FAULT_S))),
         "stale": ("counts come once a second", _pool(kernel_period_s=1.0)),
     }
     return [Cell(f"B15/{key}", what, plant, Load(100.0), ours) for key, (what, plant) in cases.items()]

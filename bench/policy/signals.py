@@ -7,7 +7,7 @@ from where they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -67,7 +67,8 @@ class KernelView:
     def __init__(self, pods: Sequence[Pod], period_s: float = 0.02, delay_s: float = 0.002) -> None:
         self.rows: Array = np.full((len(self.ROWS), len(pods)), NAN)
         self.dead = False  # the agent says nothing any more
-        self.lie: tuple[float, float] | None = None  # in flight and waiting that it claims for every pod
+        self.lie: Callable[[], tuple[float, float]] | None = None  # in flight and waiting that it claims for a pod
+        self.stuck = False  # counts stay what they were
         self.at_s = -math.inf
         self._pods = pods
         self._period_s = period_s
@@ -85,8 +86,9 @@ class KernelView:
         rows = self.rows
         rows[2] = at_s
         for index, pod in enumerate(self._pods):
-            in_flight, waiting, rows[7, index] = self._counts(index, pod, at_s)
-            rows[0, index], rows[1, index] = self.lie or (in_flight, waiting)
+            if not self.stuck:
+                in_flight, waiting, rows[7, index] = self._counts(index, pod, at_s)
+                rows[0, index], rows[1, index] = self.lie() if self.lie else (in_flight, waiting)
             rows[6, index] = 2 * pod.one_way_s
         if at_s - self._renewed_s >= RENEWED_S:
             self._renewed_s = at_s

@@ -13,7 +13,7 @@ from typing import Any
 from bench.policy.adapters import Adapters
 from bench.policy.cache import Cache
 from bench.policy.engine import INFINITY, Engine
-from bench.policy.faults import Absent, AgentDead, AgentLies, Dark, Far, Fault, Hang, Lossy, Slow
+from bench.policy.faults import Absent, AgentDead, AgentLies, AgentStuck, Dark, Far, Fault, Hang, Lossy, Slow
 from bench.policy.gate import Gate
 from bench.policy.hardware import Gpu
 from bench.policy.picker import Picker, Rival
@@ -205,6 +205,7 @@ class Simulation:
             Absent: (self._leave, self._join),
             AgentDead: (self._silence, self._speak),
             AgentLies: (self._lie, self._speak),
+            AgentStuck: (self._stick, self._speak),
         }
 
     def _each(self, fault: Any) -> list[Pod]:
@@ -271,9 +272,16 @@ class Simulation:
     def _silence(self, _: float, fault: AgentDead) -> None:
         self._kernel.dead = True
 
-    def _speak(self, _: float, fault: AgentDead | AgentLies) -> None:
-        self._kernel.dead = False
+    def _speak(self, _: float, fault: AgentDead | AgentLies | AgentStuck) -> None:
+        self._kernel.dead = self._kernel.stuck = False
         self._kernel.lie = None
 
     def _lie(self, _: float, fault: AgentLies) -> None:
-        self._kernel.lie = (fault.in_flight, fault.waiting)
+        chance = self._chance.random
+        most, waiting = fault.in_flight, fault.waiting
+        self._kernel.lie = (
+            (lambda: (most * chance(), waiting * chance())) if fault.by_chance else lambda: (most, waiting)
+        )
+
+    def _stick(self, _: float, fault: AgentStuck) -> None:
+        self._kernel.stuck = True

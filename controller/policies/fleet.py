@@ -84,7 +84,7 @@ SCALARS = ("now_s", *_MEANS, "pool_pace", "learned_at_s")
 class Fleet:
     """All endpoints at one instant. Unknown until written, except own counts, which begin at none."""
 
-    __slots__ = (*FIELDS, *SCALARS, "ids", "matrix", "step_s", "touched", "tracked")
+    __slots__ = (*FIELDS, *SCALARS, "doubted_until_s", "ids", "matrix", "step_s", "touched", "tracked")
 
     in_flight: Array
     waiting: Array
@@ -146,6 +146,7 @@ class Fleet:
         self.touched: set[int] | None = None
         # decode step of the rule's own idea of an engine, with as many requests as each had of late; lost with it
         self.step_s: Array = np.full(len(self.ids), np.nan)
+        self.doubted_until_s: Array = np.zeros(len(self.ids))  # whose count made a leap; lost with it
         for row, name in enumerate(FIELDS):
             setattr(self, name, self.matrix[row])
 

@@ -79,6 +79,7 @@ class Pool(NamedTuple):
     mean_output_tokens: float
     pool_pace: float
     usual: float  # requests of an endpoint with known counts, in the mean
+    foreign: float  # of them, those that others sent
     measured: bool  # at least half of the counts are a kernel's and fresh
 
 
@@ -128,7 +129,7 @@ def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) 
     _, _, kv_usage, engine_at_s, kv_tokens, _, speed, _, busy_s, turns, sent_rate = columns[15:26]
     failures, standing, ready_at_s = columns[31:]
     now_s, output = pool.now_s, pool.mean_output_tokens
-    total = counted.total + form.where(counted.known, 0.0, pool.usual)
+    total = counted.total + form.where(counted.known, 0.0, pool.foreign)
     others = form.maximum(total - own_in_flight, 0.0)
     heard = (now_s - kernel_at_s <= SIGNAL_LIMIT_S) & (columns[29] < FROZEN_S)
     cold = now_s - ready_at_s < COLD_S
@@ -178,7 +179,7 @@ class Prices:
     def __init__(self, engine: Engine = ENGINE) -> None:
         self.engine = engine
         self.parts: Array = np.zeros((len(Part._fields), 0))
-        self.pool = Pool(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, False)
+        self.pool = Pool(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, False)
         self.price_s: Array = np.zeros(0)  # of the last choice
         self.tied = 0  # endpoints whose prices were equal in it
         self._fleet: Fleet | None = None
@@ -199,8 +200,7 @@ class Prices:
         columns = fleet.matrix
         with np.errstate(all="ignore"):
             counted = count(columns, fleet.now_s, fleet.whole_share, ARRAYS)
-        known = np.count_nonzero(counted.known)
-        usual = float(counted.total[counted.known].sum()) / known if known else 0.0
+        usual, foreign = _means(counted, fleet.own_in_flight)
         self.pool = Pool(
             fleet.now_s,
             fleet.mean_prompt_tokens,
@@ -208,6 +208,7 @@ class Prices:
             fleet.mean_output_tokens,
             fleet.pool_pace if 0.0 < fleet.pool_pace < LONGEST_S else 1.0,
             usual,
+            foreign,
             bool(2 * np.count_nonzero(counted.fresh) >= len(fleet)),
         )
         with np.errstate(all="ignore"):  # of numbers that are then not used
@@ -253,6 +254,14 @@ class Prices:
     def mean_total(self) -> float:
         """Requests in flight at an endpoint of the pool, in the mean."""
         return self._total / max(1, len(self.parts[0]))
+
+
+def _means(counted: Count, own_in_flight: Array) -> tuple[float, float]:
+    """Requests of an endpoint whose count is known, and those of them that are not ours."""
+    total = counted.total[counted.known]
+    if not len(total):
+        return 0.0, 0.0
+    return float(total.mean()), float(np.maximum(total - own_in_flight[counted.known], 0.0).mean())
 
 
 def _valid_until_s(fleet: Fleet, counted: Count) -> float:

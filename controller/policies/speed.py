@@ -24,7 +24,8 @@ SENT_S = 3.0
 WARM_ANSWERS = 40.0  # fewer tell little of a pod that still fills its caches and compiles
 MANY = 20.0  # requests that never stand still
 MANY_MOST = 4.0  # times as many stand still that much less, up to this
-JUMP = 64.0  # requests that do not come between two looks; a count that shows them has to move again first
+LEAP = 48.0  # requests that hardly come or go between two looks
+DOUBT_S = 2.0  # for which a count is not believed that shows such a leap
 STEP_S = 1.0  # as old as the gaps are in the mean
 FORGET_S = 5.0  # in which a pace that nothing confirms is forgotten
 QUEUE_S = 5.0  # for which a queue's turns are remembered
@@ -82,7 +83,12 @@ def _follow_counts(fleet: Fleet, passed_s: float) -> None:
     fleet.unmoved_s[many] += passed_s * np.clip(fleet.in_flight[many] / MANY - 1.0, 0.0, MANY_MOST - 1.0)
     fleet.unmoved_s[moved] = 0.0
     fleet.sends[moved] = 0.0
-    fleet.unmoved_s[fleet.in_flight > 2.0 * fleet.in_flight_before + JUMP] = FROZEN_S
+    least = np.fmin(fleet.in_flight, fleet.in_flight_before)
+    fleet.doubted_until_s[np.abs(fleet.in_flight - fleet.in_flight_before) > 0.25 * least + LEAP] = (
+        fleet.now_s + DOUBT_S
+    )
+    doubted = fleet.now_s < fleet.doubted_until_s
+    fleet.unmoved_s[doubted] = np.maximum(fleet.unmoved_s[doubted], FROZEN_S)
     fleet.in_flight_before[:] = fleet.in_flight
     fleet.waiting_before[:] = fleet.waiting
 
