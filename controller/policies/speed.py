@@ -23,7 +23,9 @@ SPEED_LEAST, SPEED_MOST = 0.125, 8.0
 SENT_S = 3.0
 WARM_ANSWERS = 40.0  # fewer tell little of a pod that still fills its caches and compiles
 MANY = 20.0  # requests that never stand still
-MANY_MOST = 4.0  # times as many stand still that much less, up to this
+ENDS = 10.0  # requests that should have ended meanwhile; that none does is no chance
+STEP_MOST_S = 0.2  # for which an engine may be busy with one step, so that nothing begins or ends
+LEAST_LIFE_S, MOST_LIFE_S = 0.2, 600.0  # of a request, to know how many should end
 LEAP = 48.0  # requests that hardly come or go between two looks
 DOUBT_S = 2.0  # for which a count is not believed that shows such a leap
 STEP_S = 1.0  # as old as the gaps are in the mean
@@ -73,24 +75,40 @@ def _warm_up(fleet: Fleet) -> None:
 def _follow_counts(fleet: Fleet, passed_s: float) -> None:
     """Whether the counts move with what is sent.
 
-    Of many requests one begins or ends all the time, whoever sends them. Of few, one may come and go between two looks,
-    and the counter of answers tells that.
+    Of few requests, one may come and go between two looks, and the counter of answers tells that. Of many one begins or
+    ends all the time, whoever sends them.
     """
     moved = (fleet.in_flight != fleet.in_flight_before) | (fleet.waiting != fleet.waiting_before)
     many = fleet.in_flight >= MANY
     moved |= (fleet.answered != fleet.answered_before) & ~many
-    fleet.unmoved_s[(fleet.sends > 0.0) | many] += passed_s
-    fleet.unmoved_s[many] += passed_s * np.clip(fleet.in_flight[many] / MANY - 1.0, 0.0, MANY_MOST - 1.0)
+    overdue = np.minimum(_overdue(fleet) / ENDS, 1.0 / STEP_MOST_S)
+    fleet.unmoved_s += passed_s * FROZEN_S * np.maximum(fleet.sends > 0.0, overdue)
     fleet.unmoved_s[moved] = 0.0
+    _doubt_leaps(fleet)
     fleet.sends[moved] = 0.0
-    least = np.fmin(fleet.in_flight, fleet.in_flight_before)
-    fleet.doubted_until_s[np.abs(fleet.in_flight - fleet.in_flight_before) > 0.25 * least + LEAP] = (
-        fleet.now_s + DOUBT_S
-    )
-    doubted = fleet.now_s < fleet.doubted_until_s
-    fleet.unmoved_s[doubted] = np.maximum(fleet.unmoved_s[doubted], FROZEN_S)
     fleet.in_flight_before[:] = fleet.in_flight
     fleet.waiting_before[:] = fleet.waiting
+
+
+def _overdue(fleet: Fleet) -> Array:
+    """How many requests of each endpoint should end in a second, if its count is right."""
+    gap_s = np.where((fleet.gap_s > 0.0) & (fleet.gap_s <= LONGEST_S), fleet.gap_s, ENGINE.step_s)
+    life_s = np.clip(fleet.mean_output_tokens * gap_s, LEAST_LIFE_S, MOST_LIFE_S)
+    counted = (fleet.in_flight > 0.0) & (fleet.in_flight <= MOST_REQUESTS)
+    ends: Array = np.where(counted, fleet.in_flight, 0.0) / life_s
+    return ends
+
+
+def _doubt_leaps(fleet: Fleet) -> None:
+    """A count that grows by more than begins, or falls at once, is more likely an error than so many requests."""
+    with np.errstate(invalid="ignore"):
+        change = fleet.in_flight - fleet.in_flight_before
+        begun = fleet.answered - fleet.answered_before + fleet.waiting - fleet.waiting_before
+        leap = np.maximum(change - np.fmax(fleet.sends, begun), -change)
+        leaps = leap > LEAP + 0.25 * np.fmin(fleet.in_flight, fleet.in_flight_before)
+    fleet.doubted_until_s[leaps] = fleet.now_s + DOUBT_S
+    doubted = fleet.now_s < fleet.doubted_until_s
+    fleet.unmoved_s[doubted] = np.maximum(fleet.unmoved_s[doubted], FROZEN_S)
 
 
 def _follow_queues(fleet: Fleet, passed_s: float) -> None:

@@ -93,8 +93,36 @@ def test_an_engine_tells_how_many_adapters_it_can_hold() -> None:
     for name in ("x", "y"):
         picked(picker, ask("hi", resolved=Resolved("m", name, name, 0, "")))
 
-    assert picker.affinity.adapters.wait_s("x")[0] > 0
-    assert picker.affinity.adapters.wait_s("y")[0] == 0
+    assert picker.affinity.adapters.wait_s("x", 0.0)[0] > 0
+    assert picker.affinity.adapters.wait_s("y", 0.0)[0] == 0
+
+
+def test_the_time_of_a_load_is_learned_from_the_first_byte_of_a_first_use() -> None:
+    made = busy("a")
+    picker = Picker(made, rng=Random(1))
+    adapters = picker.affinity.adapters
+    before_s = adapters.load_s
+    for number in range(12):
+        now = 10.0 * number
+        made.apply(frame({"a": kernel(0, at=now, started=number)}, full=True, at=now), now)
+        request = ask("hi", resolved=Resolved("m", f"lora-{number}", f"lora-{number}", 0, ""))
+        assert picker.pick(request, now) is not None
+        made.apply(frame({"a": kernel(1, at=now + 0.01, waiting=1, started=number + 1)}, at=now + 0.01), now + 0.01)
+        made.apply(frame({"a": kernel(0, at=now + 2.0, started=number + 1)}, at=now + 2.0), now + 2.0)
+    picker.pick(ask("hi", resolved=Resolved("m", "x", "x", 0, "")), 200.0)
+
+    assert before_s < 1.0 < adapters.load_s < 2.0
+
+
+def test_an_adapter_that_only_waits_in_an_engine_is_not_loaded_there() -> None:
+    made = table(pod("a"), pod("b"))
+    pages = {"a": replace(engine(1, 1), waiting_adapters=("x",)), "b": replace(engine(1, 1), running_adapters=("x",))}
+    reports = [report(name, kernel(1), page) for name, page in pages.items()]
+    made.apply(FrameReceived("node-1", True, reports), 0.0)
+
+    job = Picker(made).affinity.job(ask("hi", resolved=Resolved("m", "x", "x", 0, "")), made.fleet, made.rows)
+    assert job.adapter_wait_s is not None
+    assert (job.adapter_wait_s > 0.0).tolist() == [True, False]
 
 
 def test_a_long_prompt_goes_past_a_queue_and_a_short_one_counts_little() -> None:

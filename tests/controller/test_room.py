@@ -38,6 +38,7 @@ class Site:
         row = self.table.rows[0]
         started = (row.kernel.started if row.kernel else 0) + 1
         waiting += started % 2 if waiting else 0  # counts that stand still are not believed
+        started += max(0, waiting + 4 - (row.kernel.in_flight if row.kernel else 0))
         signal = kernel(waiting + 4, at=self.now, waiting=waiting, started=started, progress=started)
         self.table.apply(frame({"a": signal}, full=True, at=self.now), self.now)
 

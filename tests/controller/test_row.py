@@ -7,6 +7,7 @@ import pytest
 from controller.health import State
 from controller.model import ClusterChanged, EngineScraped, Source
 from controller.policies.price import COUNT_LIMIT_S, SIGNAL_LIMIT_S
+from controller.policies.speed import WARM_ANSWERS
 from controller.row import CONTRADICTION_S, UNSEEN, WARM_CHUNKS
 from controller.table import Table
 from tests.controller.known import cluster, engine, frame, kernel, pod, table
@@ -117,13 +118,13 @@ def test_a_pod_that_joins_is_cold_until_it_has_answered() -> None:
     assert made.rows[1].ready_at_s is None
 
 
-def test_two_whole_answers_warm_a_pod_too() -> None:
+def test_so_many_whole_answers_warm_a_pod_too() -> None:
     made = table(pod("a"))
     made.apply(ClusterChanged(cluster(pod("a"), pod("b"))), 1.0)
-    for answers in (0, 1, 2):
+    for answers in (0, 1, int(WARM_ANSWERS)):
         now = 2.0 + answers
         made.apply(frame({"b": kernel(1, at=now, started=answers, progress=answers)}, full=True, at=now), now)
-        assert (made.rows[1].ready_at_s is None) == (answers == 2)
+        assert (made.rows[1].ready_at_s is None) == (answers == WARM_ANSWERS)
 
 
 def test_tokens_go_with_their_requests() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.policy.engine import Engine
-from bench.policy.faults import Absent, AgentDead, AgentLies, Dark, Far, Hang, Lossy, Slow
+from bench.policy.faults import Absent, AgentDead, AgentLies, AgentStuck, Dark, Far, Hang, Lossy, Slow
 from bench.policy.hardware import H100
 from bench.policy.picker import Rival
 from bench.policy.prefixes import PrefixIndex
@@ -140,12 +140,25 @@ def test_a_dead_agent_leaves_its_last_word_and_a_liar_a_fresh_one():
     pod.count(1.1, 5, 5)
     assert not view.refresh(2.0)
     assert view.rows[0, 0] == 0.0
-    view.dead, view.lie = False, (9.0, 3.0)
+    view.dead, view.lie = False, lambda: (9.0, 3.0)
     view.refresh(3.0)
     assert view.rows[:3, 0].tolist() == [9.0, 3.0, pytest.approx(2.98)]
 
 
-@pytest.mark.parametrize("fault", [AgentDead(2.0), AgentLies(2.0, 0.0, 0.0)])
+def test_a_stuck_agent_says_the_same_as_if_it_were_new():
+    pod, view = views()
+    pod.count(0.9, 3, 1)
+    view.refresh(1.0)
+    view.stuck = True
+    pod.count(1.1, 5, 5)
+    assert view.refresh(2.0)
+    assert view.rows[:3, 0].tolist() == [3.0, 1.0, pytest.approx(1.98)]
+
+
+LIES = [AgentDead(2.0), AgentStuck(2.0), AgentLies(2.0, 0.0, 0.0), AgentLies(2.0, 500.0, 400.0, by_chance=True)]
+
+
+@pytest.mark.parametrize("fault", LIES)
 def test_without_a_true_agent_everybody_is_still_answered(fault):
     sent = run(replace(POOL, faults=(fault,)), SONDES)
     assert all(one.over and not one.failed for one in sent)

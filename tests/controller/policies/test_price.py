@@ -14,7 +14,7 @@ from controller.policies.price import (
     COLD_S,
     COUNT_LIMIT_S,
     SIGNAL_LIMIT_S,
-    TIE,
+    SONDE,
     Prices,
     _choose_of_few,
     _choose_of_many,
@@ -150,6 +150,21 @@ def test_unknown_is_not_zero() -> None:
     assert chosen(pool) == 0
 
 
+def test_who_is_not_measured_has_what_we_sent_and_of_others_what_the_rest_has() -> None:
+    """Of 4 that the others hold in the mean 1 is ours: the unmeasured one, with 3 of ours, has 6."""
+    pool = measured([4, 4, np.nan], own_in_flight=[1, 1, 3])
+    memory = SONDE.new()
+    SONDE.choose(pool, Job(100.0), Random(1), memory)
+
+    assert memory.parts[5].tolist() == [4, 4, 6]
+
+
+def test_huge_prices_do_not_make_all_endpoints_alike() -> None:
+    pool = measured([500] * 4, [400] * 4, own_waiting=[2, 1, 0, 3], queued_tokens=[2000, 1000, 0, 3000])
+
+    assert {chosen(pool, seed=seed) for seed in range(50)} == {2}
+
+
 def test_an_engines_page_serves_where_the_kernel_says_nothing() -> None:
     pool = fleet(2, running=[6, 1], queued=[2, 0], engine_at_s=NOW_S - 0.05, own_in_flight=[0, 1])
     assert chosen(pool) == 1
@@ -169,7 +184,7 @@ def test_without_any_measurement_it_is_token_weighted_least_request(counts: list
     job = Job(float(tokens))
     cost = priced(pool, job)
     assert sorted(range(len(counts)), key=lambda at: cost[at]) == sorted(range(len(counts)), key=lambda at: counts[at])
-    assert counts[chosen(pool, job)] <= min(counts) * TIE + 1
+    assert counts[chosen(pool, job)] == min(counts)
 
     pool.own_tokens[0] += 50_000
     assert priced(pool, job)[0] > cost[0]
@@ -180,13 +195,13 @@ def test_a_tie_in_requests_is_decided_by_their_tokens() -> None:
 
 
 def test_a_new_pod_gets_its_share_by_and_by() -> None:
-    """The others hold 20 each and queue: at a third of its time the new one may have a third of the mean."""
-    pool = measured([20, 20, 0], [9, 9, 0], ready_at_s=[np.nan, np.nan, NOW_S - COLD_S / 3])
+    """The others hold 60 each and queue: at a sixth of its time the new one may have a sixth of the mean."""
+    pool = measured([60, 60, 0], [30, 30, 0], ready_at_s=[np.nan, np.nan, NOW_S - COLD_S / 6])
     taken = 0
     while (at := chosen(pool)) == 2:
         pool.in_flight[at] += 1
         taken += 1
-    assert 3 <= taken <= 7
+    assert 6 <= taken <= 9
 
 
 def test_the_only_endpoint_is_taken_whatever_is_said_of_it() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from controller.policies.fleet import Fleet
 from controller.policies.forms import ARRAYS
 from controller.policies.price import ENGINE, FROZEN_S, count
-from controller.policies.speed import SENT_S, learn, sent
+from controller.policies.speed import DOUBT_S, LEAP, SENT_S, WARM_ANSWERS, learn, sent
 from tests.controller.policies.fleets import NOW_S, any_fleets, measured
 
 STEP_S = 0.05
@@ -127,6 +127,51 @@ def test_counts_that_do_not_move_with_what_is_sent_are_not_believed(
     assert bool(count(pool.matrix, pool.now_s, 0.0, ARRAYS).fresh[0]) is believed
 
 
+@pytest.mark.parametrize(
+    ("in_flight", "output_tokens", "believed"), [(300, 200, False), (300, 5e4, True), (3, 200, True)]
+)
+def test_that_no_request_ends_for_two_seconds_may_be_chance_or_not(
+    in_flight: float, output_tokens: float, believed: bool
+) -> None:
+    pool = measured([in_flight, 4], gap_s=0.02, answered=[0.0, 0.0])
+    pool.mean_output_tokens = output_tokens
+    for _ in range(20):
+        pool.now_s += 0.1
+        learn(pool)
+
+    assert (pool.unmoved_s[0] < FROZEN_S) == believed
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_what_we_sent_or_what_began_is_no_leap(ours: bool) -> None:
+    pool = measured([10, 4], answered=[0.0, 0.0])
+    pool.now_s += 0.1
+    learn(pool)
+    for _ in range(200 * ours):
+        sent(pool, 0, 100.0)
+    pool.in_flight[0] += 200
+    pool.waiting[0] += 200 * (not ours)
+    pool.now_s += 0.1
+    learn(pool)
+
+    assert pool.unmoved_s[0] == 0
+
+
+@pytest.mark.parametrize(("leap", "believed"), [(4 * LEAP, False), (-4 * LEAP, False), (0.2 * LEAP, True)])
+def test_a_count_that_leaps_is_doubted_for_a_while(leap: float, believed: bool) -> None:
+    pool = measured([5 * LEAP, 4], answered=[0.0, 0.0])
+    pool.now_s += 0.1
+    learn(pool)
+    pool.in_flight[0] += leap
+    for step in range(int(DOUBT_S / 0.1) + 5):
+        pool.now_s += 0.1
+        pool.in_flight[0] += 1 - 2 * (step % 2)
+        learn(pool)
+        if step * 0.1 < DOUBT_S - 0.2:
+            assert (pool.unmoved_s[0] < FROZEN_S) == believed
+    assert pool.unmoved_s[0] < FROZEN_S
+
+
 def test_counts_that_move_again_are_believed_again_and_idle_ones_may_stand_still() -> None:
     pool = frozen(3, False)
     pool.in_flight[0] = 4
@@ -134,18 +179,20 @@ def test_counts_that_move_again_are_believed_again_and_idle_ones_may_stand_still
     learn(pool)
     assert pool.unmoved_s[0] == 0
 
-    pool.now_s += 60.0
-    learn(pool)
+    pool.in_flight[0] = 0
+    for seconds in (0.1, 60.0):
+        pool.now_s += seconds
+        learn(pool)
     assert pool.unmoved_s[0] == 0
 
 
 def test_a_new_pod_that_has_answered_is_cold_no_more() -> None:
     pool = measured([1, 1], answered=[100.0, 100.0], ready_at_s=[np.nan, NOW_S])
-    for answered in (100, 101, 102):
+    for answered in (100, 101, 100 + WARM_ANSWERS):
         pool.now_s += 0.1
         pool.answered[1] = answered
         learn(pool)
-        assert np.isnan(pool.ready_at_s[1]) == (answered == 102)
+        assert np.isnan(pool.ready_at_s[1]) == (answered == 100 + WARM_ANSWERS)
 
 
 def test_a_pod_taken_for_slow_is_forgiven_though_nothing_is_sent_to_it() -> None:
