@@ -304,7 +304,7 @@ def choose(fleet: Fleet, job: Job, rng: Random, memory: Prices) -> int:
 def _choose_of_many(price: Array, memory: Prices, rng: Random) -> int:
     at = int(price.argmin())
     lowest = float(price[at])
-    near = price <= lowest + min(TIE * (lowest % STANDING_S), TIE_MOST_S)
+    near = price <= _equal_to(lowest)
     memory.tied = tied = int(np.count_nonzero(near))
     if tied <= 1:
         return at
@@ -314,11 +314,15 @@ def _choose_of_many(price: Array, memory: Prices, rng: Random) -> int:
     return int(among[rng.randrange(len(among))])
 
 
+def _equal_to(lowest: float) -> float:
+    return lowest + min(TIE * (lowest % STANDING_S), TIE_MOST_S)
+
+
 def _choose_of_few(price: Array, memory: Prices, rng: Random) -> int:
     """The same, for so few endpoints that an array operation costs more than a look at each."""
     prices = price.tolist()
     lowest = min(prices)
-    most = lowest + (TIE - 1.0) * (lowest % STANDING_S)
+    most = _equal_to(lowest)
     near = [at for at, one in enumerate(prices) if one <= most]
     memory.tied = len(near)
     if len(near) <= 1:

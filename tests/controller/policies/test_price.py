@@ -159,10 +159,19 @@ def test_who_is_not_measured_has_what_we_sent_and_of_others_what_the_rest_has() 
     assert memory.parts[5].tolist() == [4, 4, 6]
 
 
-def test_huge_prices_do_not_make_all_endpoints_alike() -> None:
-    pool = measured([500] * 4, [400] * 4, own_waiting=[2, 1, 0, 3], queued_tokens=[2000, 1000, 0, 3000])
+@pytest.mark.parametrize("size", [4, 400])
+def test_huge_prices_do_not_make_all_endpoints_alike(size: int) -> None:
+    own = np.where(np.arange(size) == 2, 0.0, 1.0)
+    pool = measured([500] * size, [400] * size, own_waiting=own, queued_tokens=1000.0 * own)
 
     assert {chosen(pool, seed=seed) for seed in range(50)} == {2}
+
+
+@pytest.mark.parametrize("size", [4, 400])
+def test_prices_within_two_percent_are_equal_and_chance_decides(size: int) -> None:
+    pool = measured([5] * size, queued_tokens=np.where(np.arange(size) % 2, 0.0, 5.0), own_waiting=1.0)
+
+    assert {chosen(pool, seed=seed) % 2 for seed in range(50)} == {0, 1}
 
 
 def test_an_engines_page_serves_where_the_kernel_says_nothing() -> None:

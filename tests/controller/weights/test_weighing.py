@@ -27,12 +27,12 @@ def beat(made: Table, now: float, **in_flight: int) -> None:
 
 
 def over(weighing: Weighing, since: float, until: float, **in_flight: int) -> list[EndpointWeights]:
-    """Frames of a time in which agents report these counts; every second time one more, as counts that stand still are
-    not believed."""
+    """Frames of a time in which agents report these counts; of many one more each second time, for who never ends one
+    is not believed."""
     frames = []
     for step in range(round(since / LOOK_S), round(until / LOOK_S) + 1):
         now = step * LOOK_S
-        beat(weighing.table, now, **{name: count + step % 2 for name, count in in_flight.items()})
+        beat(weighing.table, now, **{name: count + (step % 2 if count > 9 else 0) for name, count in in_flight.items()})
         told = weighing.look(now, synced=True)
         if told is not None:
             frames.append(told)
