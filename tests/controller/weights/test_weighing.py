@@ -27,12 +27,11 @@ def beat(made: Table, now: float, **in_flight: int) -> None:
 
 
 def over(weighing: Weighing, since: float, until: float, **in_flight: int) -> list[EndpointWeights]:
-    """Frames of a time in which agents report these counts; of many one more each second time, for who never ends one
-    is not believed."""
+    """Frames of a time in which agents report these counts."""
     frames = []
     for step in range(round(since / LOOK_S), round(until / LOOK_S) + 1):
         now = step * LOOK_S
-        beat(weighing.table, now, **{name: count + (step % 2 if count > 9 else 0) for name, count in in_flight.items()})
+        beat(weighing.table, now, **in_flight)
         told = weighing.look(now, synced=True)
         if told is not None:
             frames.append(told)
@@ -45,6 +44,7 @@ def weights(told: EndpointWeights) -> dict[str, float]:
 
 def test_the_first_frame_waits_until_more_than_chance_is_known_and_then_comes_whole() -> None:
     weighing = Weighing(table(pod("a"), pod("b"), pod("c")))
+    weighing.table.fleet.mean_output_tokens = 10_000.0  # so that none of 60 answers has to end meanwhile
     assert over(weighing, 0, START_S - 2 * LOOK_S, a=2, b=60, c=2) == []
     (told,) = over(weighing, START_S, START_S, a=2, b=60, c=2)
     assert (told.namespace, told.pool, told.service, told.sequence) == ("default", "p", "", 0)
