@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
+
+from agent.steering.flags import add_flags
 
 PIN_ROOT = Path("/sys/fs/bpf/sonde")  # as agent.kernel.pins has it; named here so that --help loads no kernel code
 SHORTEST_INTERVAL_S = 0.001
@@ -42,6 +44,8 @@ class RunConfig:
     dcgm_exporter: str | None = None  # URL
     npu_exporter: str | None = None  # URL
     without_kernel: bool = False  # no maps are opened; engines' pages and devices only
+    weights_from: tuple[tuple[str, int], ...] = ()  # host, port: where controllers serve weights
+    balance_services: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (namespace, pool) -> Service
     kernel_share: float = 0.1  # of one core, that the kernel programs may take before they leave things out; 0: any
 
 
@@ -128,6 +132,8 @@ def parse(arguments: Sequence[str]) -> Config:
         dcgm_exporter=flags.dcgm_exporter,
         npu_exporter=flags.npu_exporter,
         without_kernel=flags.without_kernel,
+        weights_from=flags.weights_from,
+        balance_services=flags.balance_services,
         kernel_share=flags.kernel_share,
     )
 
@@ -364,6 +370,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=9433,
         help="/healthz and /readyz, and /nodez for callers on the node, 0 for any (default %(default)s)",
     )
+    add_flags(parser)
     add("--without-kernel", action="store_true", help="measure nothing in the kernel: engines' pages and devices only")
     _add_devices(parser)
     add("--metrics-bind", metavar="ADDRESS", help="address of the metrics; 127.0.0.1 closes them (default: --bind)")

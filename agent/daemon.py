@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
@@ -26,14 +26,11 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from agent import lookout, metrics_server, stream, tls
-from agent.cluster import folder
-from agent.cluster.objects import Cluster
+from agent import lookout, metrics_server, starting, stream
 from agent.config import RunConfig
 from agent.devices.inventory import Inventory, Sources
 from agent.governor import Governor
 from agent.kernel.cgroups import NoCgroup2
-from agent.kernel.cgroups import root as cgroup_root
 from agent.kernel.pins import NotLoaded, Pins
 from agent.maps import LayoutMismatch, PinnedMaps
 from agent.metrics import AgentPage
@@ -47,17 +44,19 @@ from agent.sampling import Sampler
 from agent.signals import FIELDS
 from agent.slots import Wanted
 from agent.snapshot import AgentState, PodDevices, PodState, SlotState, Snapshot
+from agent.starting import Clusters, StartError
+from agent.steering.state import json_of
 from agent.survey import Survey
 from agent.ticks import next_tick, tick
 from agent.unmeasured import Unmeasured
 from agent.version import version
 from agent.view import View
 
-Clusters = AsyncGenerator[Cluster, None]
 Maps = PinnedMaps | Unmeasured
 
 if TYPE_CHECKING:
     from agent.cluster.watching import Health
+    from agent.steering.steering import Steering
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -70,10 +69,6 @@ SEARCH_S = 0.1  # the same while a pod has no cgroup yet
 GRACE_S = 2.0
 STUCK_S = 10.0  # without a look at the slots
 THREADS = 2  # the sampler's and the placer's
-
-
-class StartError(Exception):
-    """The agent cannot start; the text says why and what to do."""
 
 
 def main(config: RunConfig) -> int:
@@ -115,12 +110,13 @@ async def _start(config: RunConfig, resources: ExitStack) -> tuple[_Agent, grpc.
         raise StartError(f"--manifests {config.manifests} is no folder")
     try:
         followed: dict[str, Health] = {}
-        clusters = _clusters(config, followed.update)
-        credentials = _credentials(config)
-        root = None if config.without_kernel else _cgroup_root(config.cgroup_root)
+        steering = starting.steering(config)
+        clusters = starting.clusters(config, followed.update, steering)
+        credentials = starting.credentials(config)
+        root = None if config.without_kernel else starting.cgroup_root(config.cgroup_root)
         maps: Maps = Unmeasured() if config.without_kernel else PinnedMaps(Pins(config.pin_root))
         resources.callback(maps.close)
-        agent = _Agent(config, maps, root, clusters, followed)
+        agent = _Agent(config, maps, root, clusters, followed, steering)
         server, port = stream.make_server(agent.telemetry, config.bind, config.port, credentials)
         loop = asyncio.get_running_loop()
         page = AgentPage(lambda: _ask(loop, agent.snapshot)).page
@@ -149,41 +145,6 @@ async def _look_out(agent: _Agent, config: RunConfig, resources: ExitStack) -> i
     return int(server.sockets[0].getsockname()[1])
 
 
-def _credentials(config: RunConfig) -> grpc.ServerCredentials | None:
-    """None for plain text, which is for loopback unless the flag says otherwise. Raises StartError."""
-    try:
-        if config.tls_path:
-            return tls.server_credentials(tls.Files(config.tls_path))
-    except tls.TlsError as error:
-        raise StartError(f"--tls-path: {error}") from error
-    if not config.plain_text and not tls.is_loopback(config.bind):
-        raise StartError(f"--bind {config.bind} needs --tls-path DIR (see sonde-agent certs), or --plain-text")
-    return None
-
-
-def _clusters(config: RunConfig, look: Callable[[Mapping[str, Health]], None]) -> Clusters:
-    """What there is, from the folder or from the API server. Raises StartError."""
-    if config.manifests:
-        return folder.watch(config.manifests)
-    from agent.cluster import access, api  # the kubernetes library takes 29 MB, which a folder does not need
-
-    try:
-        server = access.find(config.kubeconfig)
-        kubelet = access.of_kubelet(config.kubelet, config.kubelet_ca, config.kubeconfig) if config.kubelet else None
-    except access.AccessError as error:
-        raise StartError(f"{error}; or name a folder by --manifests") from error
-    log.info("watching the API server at %s", server.host)
-    return api.watch_node(server, config.node_name, config.namespaces, look=look, kubelet=kubelet)
-
-
-def _cgroup_root(given: Path | None) -> Path:
-    root = given or cgroup_root()
-    # every cgroup v2 directory has this file, none of v1 has
-    if not (root / "cgroup.controllers").exists():
-        raise NoCgroup2(f"{root} is no cgroup v2 hierarchy: name one by --cgroup-root")
-    return root
-
-
 def _ask(loop: asyncio.AbstractEventLoop, make: Callable[[], T]) -> T:
     """What `make` says, for a thread of the metrics server; made by the loop, which owns the state."""
 
@@ -197,13 +158,20 @@ class _Agent:
     """The parts and the loops between them. Raises OSError where another agent has the maps."""
 
     def __init__(
-        self, config: RunConfig, maps: Maps, root: Path | None, clusters: Clusters, followed: Mapping[str, Health]
+        self,
+        config: RunConfig,
+        maps: Maps,
+        root: Path | None,
+        clusters: Clusters,
+        followed: Mapping[str, Health],
+        steering: Steering | None = None,
     ) -> None:
         self._config = config
         maps.claim()
         self._maps = maps
         self._survey = Survey(root)
         self._clusters = clusters
+        self._steering = steering
         self._pods: Collection[ServingPod] | None = None  # None: nothing is known yet
         self._look_now = asyncio.Event()
         self._placement = Placement(maps)
@@ -230,6 +198,7 @@ class _Agent:
             "pages": self._pages.run(),
             "devices": self._inventory.run(),
             "governor": self._governor.run(),
+            **({"steering": self._steering.run()} if self._steering else {}),
         }
 
     def _publish(self) -> None:
@@ -264,6 +233,8 @@ class _Agent:
                 self._pods = serving_pods(cluster, self._config.node_name)
                 self._annotations = {key: cluster.pods[key].annotations for key in _keys(self._pods)}
                 self._survey.known = known_names(cluster)
+                if self._steering:
+                    self._steering.take(cluster)
                 self._look_now.set()
 
     async def _place_forever(self) -> None:
@@ -277,6 +248,8 @@ class _Agent:
                 open_now = self._maps.connections(self._placement.used)
                 cgroups, strangers = await self._survey.look(pods, self._placement.table.held, open_now, clock())
                 self._place(pods, cgroups, strangers, clock())
+                if self._steering:
+                    self._steering.see(self._survey.cgroups())
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(next_tick(clock(), SEARCH_S if self._searching(clock()) else LOOK_S)):
                     await self._look_now.wait()
@@ -323,6 +296,7 @@ class _Agent:
             ),
             "problems": problems,
             "warnings": list(self._warnings.lines),
+            "steering": json_of(self._steering.state()) if self._steering else None,
         }
 
     def state(self) -> bytes:
@@ -344,7 +318,8 @@ class _Agent:
         pods = [PodState(*key, states) for key, states in slots.items()]
         devices = {(place.namespace, place.pod): seen.devices for place, seen in self._view.endpoints().items()}
         described = [PodDevices(*key, each) for key, each in devices.items()]
-        return Snapshot(time.monotonic_ns(), pods, self._agent_state(), described)
+        steering = self._steering.state() if self._steering else None
+        return Snapshot(time.monotonic_ns(), pods, self._agent_state(), described, steering)
 
     def _agent_state(self) -> AgentState:
         table = self._placement.table

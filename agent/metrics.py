@@ -8,12 +8,14 @@ from agent import device_metrics, pod_metrics, process_metrics, self_metrics
 from agent.exposition import Family
 from agent.pod_metrics import PodMetrics
 from agent.snapshot import Snapshot
+from agent.steering import metrics as steering_metrics
 
 FAMILIES: tuple[Family, ...] = (
     *pod_metrics.FAMILIES,
     *device_metrics.FAMILIES,
     *self_metrics.FAMILIES,
     *process_metrics.FAMILIES,
+    *steering_metrics.FAMILIES,
 )
 
 
@@ -31,3 +33,4 @@ class AgentPage:
         yield from device_metrics.device_metrics(taken.devices)
         yield from self_metrics.self_metrics(taken.agent)
         yield process_metrics.process_metrics()
+        yield from steering_metrics.steering_metrics(taken.steering)

@@ -58,12 +58,12 @@ def serving_pods(cluster: Cluster, node_name: str) -> list[ServingPod]:
 
 def known_names(cluster: Cluster) -> frozenset[str]:
     """What the cgroups of all pods that are known are called after, of those too that no pool selects."""
-    names = map(_name_claimed, cluster.pods.values())
+    names = map(name_claimed, cluster.pods.values())
     return frozenset(name for name in names if name)
 
 
 def _serving_pod(pod: Pod, ports: Iterable[int], uids: Collection[str]) -> ServingPod:
-    name = _name_claimed(pod)
+    name = name_claimed(pod)
     ordered = tuple(sorted(ports))
     return ServingPod(
         namespace=pod.namespace,
@@ -77,7 +77,7 @@ def _serving_pod(pod: Pod, ports: Iterable[int], uids: Collection[str]) -> Servi
     )
 
 
-def _name_claimed(pod: Pod) -> str | None:
+def name_claimed(pod: Pod) -> str | None:
     """The uid, or a static pod's hash. The hash alone makes no pod static: anybody may write it on a pod."""
     notes = pod.annotations
     if CONFIG_MIRROR in notes or notes.get(CONFIG_SOURCE, "api") != "api":

@@ -14,6 +14,7 @@ from agent.programs import Programs
 from agent.queues import Sockets
 from agent.signals import Row
 from agent.slots import Owner
+from agent.steering.state import SteeringState
 
 Histogram = npt.NDArray[np.uint32]
 
@@ -80,3 +81,4 @@ class Snapshot:
     pods: Sequence[PodState]
     agent: AgentState
     devices: Sequence[PodDevices] = ()
+    steering: SteeringState | None = None  # None: nothing steers on this node

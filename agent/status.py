@@ -40,6 +40,8 @@ def table(node: Json) -> list[str]:
     devices = [*_devices(node)]
     if devices:
         lines += ["", *_columns(("DEVICE", "RESOURCE", "POD", "USED", "MEMORY", "STATE"), devices)]
+    if node.get("steering"):
+        lines += ["", *_steering(node["steering"])]
     problems = [f"{name}: {text}" for name, text in sorted(node["problems"].items())]
     for title, rows in (("problems", problems), ("last warnings", node["warnings"])):
         if rows:
@@ -78,6 +80,36 @@ def _devices(node: Json) -> Iterable[Sequence[str]]:
                 "-" if memory is None else f"{memory / 2**30:.1f} GiB",
                 one["fault"] or ", ".join(one["throttled"]) or "ok",
             )
+
+
+def _steering(steering: Json) -> Iterable[str]:
+    beating = "active" if steering["beating"] else "not active: connections are untouched"
+    alone = f"cgroups of clients left alone: {steering['clients_left_alone']}"
+    yield f"steering: {beating}; controllers: {steering['controllers']}; {alone}"
+    head = ("POOL", "SERVICE", "AT", "WEIGHTS", "STEERED", "UNTOUCHED", "POD", "SHARE", "CONNECTIONS", "RTT")
+    rows: list[Sequence[str]] = []
+    for pool in steering["pools"]:
+        count = pool["connections"]
+        first = [
+            f"{pool['namespace']}/{pool['pool']}",
+            pool["service"],
+            ", ".join(pool["frontends"]) or "-",
+            pool["weights"],
+            _known(count.get("steered")),
+            str(sum(value for why, value in count.items() if why != "steered")),
+        ]
+        for one in pool["endpoints"] or [None]:
+            rows.append((*first, *_steered(one)))
+            first = [""] * len(first)
+    yield from _columns(head, rows)
+
+
+def _steered(endpoint: Json | None) -> Sequence[str]:
+    if endpoint is None:
+        return ("-", "-", "-", "-")
+    rtt_us = endpoint["rtt_us"]
+    trip = "-" if rtt_us is None else f"{rtt_us:.0f} us"
+    return (endpoint["pod"] or "-", f"{endpoint['share']:.1%}", str(endpoint["connections"]), trip)
 
 
 def _known(value: object) -> str:

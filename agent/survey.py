@@ -30,6 +30,7 @@ class Survey:
         self._tables = SocketTables()
         self._strangers = Strangers(lambda cgroups: self._tables.ports(cgroups, self._paths))
         self._sockets_due_s = 0.0
+        self._found: Mapping[str, frozenset[CgroupId]] = {}
         self.known: Collection[str] = ()  # names of all pods that have a manifest
 
     @property
@@ -70,11 +71,18 @@ class Survey:
         counted: Mapping[Owner, int],
         now_s: float,
     ) -> tuple[Mapping[str, frozenset[CgroupId]], Wanted]:
-        cgroups = tree.scan(names)
+        cgroups = self._found = tree.scan(names)
         if held and now_s >= self._sockets_due_s:
             self._sockets_due_s = now_s + SOCKETS_EVERY_S - EARLY_S
             self._tables.look(held, tree.paths, counted)
         return cgroups, self._strangers.look(tree.strangers, self.known, now_s)
+
+    def cgroups(self) -> dict[str, frozenset[CgroupId]]:
+        """Of every pod in the tree, as of the last look, by what they are called after."""
+        if self._tree is None:
+            return {}
+        others = {name: frozenset(ids) for name, ids in self._tree.strangers.items()}
+        return {**others, **self._found}
 
     def sockets(self, owner: Owner) -> Sockets:
         return self._tables.found.get(owner, Sockets())

@@ -30,7 +30,9 @@
 
 struct steer_table {
 	u32 count; /* columns in use */
-	u32 pad[7];
+	u32 pad;
+	u64 picks; /* connections it gave an endpoint; user space reads the last of it when another is in its place */
+	u64 reserved[2];
 	struct steer_slot slots[SONDE_STEER_SLOTS];
 };
 
@@ -120,6 +122,7 @@ static __always_inline struct steer_slot *pick(u32 table)
 	KEEP(column);
 	if (!columns->count || column >= SONDE_STEER_SLOTS)
 		return 0;
+	ADD(columns->picks, 1);
 	slot = &columns->slots[column];
 	if ((u32)drawn < slot->threshold)
 		return slot;

@@ -13,6 +13,8 @@ PLURALS = {
     "Pod": "pods",
     "Secret": "secrets",
     "DaemonSet": "daemonsets",
+    "Service": "services",
+    "EndpointSlice": "endpointslices",
     "InferencePool": "inferencepools",
     "InferenceModel": "inferencemodels",
     "InferenceObjective": "inferenceobjectives",

@@ -8,14 +8,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 from agent.cluster.access import Access
 from agent.cluster.kubelet import Polling
 from agent.cluster.mirror import Key
-from agent.cluster.objects import AGENT_LABEL, LLM_D, V1, V1ALPHA2, Cluster, Object, Pool, PoolKey, cluster_of
+from agent.cluster.objects import (
+    AGENT_LABEL,
+    LLM_D,
+    V1,
+    V1ALPHA2,
+    Cluster,
+    Object,
+    ObjectKey,
+    Pool,
+    PoolKey,
+    cluster_of,
+)  # fmt: skip
+from agent.cluster.services import DISCOVERY, SERVICE_NAME
 from agent.cluster.watching import Collection, Health, Pace, Watching
 
 SETTLE_S = 0.02  # changes that come together are one change
@@ -123,6 +135,7 @@ def _join(watchings: Sequence[Watching | Polling]) -> None:
 
 
 Look = Callable[[Mapping[str, Health]], None]
+Services = Callable[[Cluster], Iterable[ObjectKey]]
 
 
 async def watch_node(
@@ -132,13 +145,16 @@ async def watch_node(
     pace: Pace | None = None,
     look: Look = lambda _: None,
     kubelet: Access | None = None,
+    services: Services = lambda _: (),
 ) -> AsyncGenerator[Cluster, None]:
     """What an agent needs: the pods of its node, and every pool. Without namespaces: all of them.
     With a kubelet the pods are asked of it.
 
-    Yields when pods and pools were listed once, then after each change.
+    Yields when pods and pools were listed once, then after each change. The Services that `services` names, and who is
+    behind them, come when they are known: measuring does not wait for them.
     """
     watches = Watches(access, pace or Pace())
+    behind: set[str] = set()  # names of what follows Services
     try:
         for namespace in namespaces or (None,):
             where = namespace or "*"
@@ -153,10 +169,27 @@ async def watch_node(
         while True:
             look(watches.health())
             await watches.change()
-            if all(watches.is_known(name) for name in watches.health()):
-                yield watches.cluster()
+            if all(watches.is_known(name) for name in watches.health().keys() - behind):
+                cluster = watches.cluster()
+                behind = _follow_services(watches, services(cluster), behind)
+                yield cluster
     finally:
         await watches.close()
+
+
+def _follow_services(watches: Watches, wanted: Iterable[ObjectKey], before: set[str]) -> set[str]:
+    """One Service and its slices at a time: all of a large cluster's would be much for every node to follow."""
+    following: set[str] = set()
+    for namespace, name in wanted:
+        one = Collection("v1", "Service", "services", namespace, fields=f"metadata.name={name}")
+        labels = f"{SERVICE_NAME}={name}"
+        behind = Collection(DISCOVERY, "EndpointSlice", "endpointslices", namespace, labels=labels)
+        for kind, collection in (("service", one), ("slices", behind)):
+            watches.follow(f"{kind} {namespace}/{name}", collection)
+            following.add(f"{kind} {namespace}/{name}")
+    for gone in before - following:
+        watches.leave(gone)
+    return following
 
 
 async def watch_pool(

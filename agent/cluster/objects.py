@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.cluster.containers import is_meshed, named_ports
 from agent.cluster.fields import Fields, shown
 from agent.cluster.fields import ObjectError as ObjectError  # part of what this module gives
+from agent.cluster.services import DISCOVERY, Service, Slice, read_service, read_slice
 
 V1 = "inference.networking.k8s.io/v1"
 V1ALPHA2 = "inference.networking.x-k8s.io/v1alpha2"
@@ -48,6 +50,8 @@ class Pod:
     ready: bool  # the Ready condition is True and the phase, where given, is Running
     terminating: bool
     active_ports: frozenset[int] | None = None  # None: it does not say, so it serves all of its pool's
+    meshed: bool = False  # a sidecar takes its connections
+    named_ports: Mapping[str, int] = field(default_factory=dict)  # of its containers
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ class ModelRewrite:
     terminating: bool = False
 
 
-Object = Pod | Pool | Model | Objective | ModelRewrite
+Object = Pod | Pool | Model | Objective | ModelRewrite | Service | Slice
 ObjectKey = tuple[str, str]  # namespace, name
 PoolKey = tuple[str, str, str]  # group, namespace, name
 
@@ -129,6 +133,8 @@ class Cluster:
     models: Mapping[ObjectKey, Model] = field(default_factory=dict)
     objectives: Mapping[ObjectKey, Objective] = field(default_factory=dict)
     rewrites: Mapping[ObjectKey, ModelRewrite] = field(default_factory=dict)
+    services: Mapping[ObjectKey, Service] = field(default_factory=dict)
+    slices: Mapping[ObjectKey, Slice] = field(default_factory=dict)
 
     def pods_of(self, pool: Pool) -> list[Pod]:
         """The pods that the pool's selector matches, ready or not, in the order of their names."""
@@ -137,6 +143,11 @@ class Cluster:
             pod for pod in self.pods.values() if pod.namespace == pool.namespace and wanted <= dict(pod.labels).items()
         ]
         return sorted(found, key=lambda pod: pod.name)
+
+    def slices_of(self, service: Service) -> list[Slice]:
+        """Who is behind a Service, as the cluster's own controller says it."""
+        key = (service.namespace, service.name)
+        return [one for one in self.slices.values() if (one.namespace, one.service) == key]
 
     def agents(self) -> list[Pod]:
         """The pods of Sonde's agents that have an address and stay."""
@@ -160,6 +171,8 @@ def cluster_of(objects: list[Object]) -> Cluster:
         models={(o.namespace, o.name): o for o in objects if isinstance(o, Model)},
         objectives={(o.namespace, o.name): o for o in objects if isinstance(o, Objective)},
         rewrites={(o.namespace, o.name): o for o in objects if isinstance(o, ModelRewrite)},
+        services={(o.namespace, o.name): o for o in objects if isinstance(o, Service)},
+        slices={(o.namespace, o.name): o for o in objects if isinstance(o, Slice)},
     )
 
 
@@ -223,6 +236,8 @@ def _pod(fields: Fields, metadata: Fields) -> Pod:
         ready=conditions.get("Ready") == "True" and running,
         terminating=_terminating(metadata),
         active_ports=_active_ports(metadata.fields("annotations", optional=True)),
+        meshed=is_meshed(spec.values, metadata.texts("annotations")),
+        named_ports=named_ports(spec.values),
     )
 
 
@@ -372,4 +387,6 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
     "InferenceModel": {V1ALPHA2: _model},
     "InferenceObjective": {V1ALPHA2: _objective, LLM_D: _objective},
     "InferenceModelRewrite": {V1ALPHA2: _rewrite, LLM_D: _rewrite},
+    "Service": {"v1": read_service},
+    "EndpointSlice": {DISCOVERY: read_slice},
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from agent.kernel.steer_layout import CONTROL, ENDPOINT, KEY, NUMBERS, POOL, TAB
 from agent.kernel.steer_pins import SteerPins
 
 _U32, _U64, _SERVICE = struct.Struct("=I"), struct.Struct("=Q"), struct.Struct("=II")
+_ZERO = bytes(4)
 
 
 class Frontend(NamedTuple):
@@ -41,6 +43,8 @@ class SteerMaps:
     def __init__(self, pins: Pins) -> None:
         self._pins = SteerPins(pins)
         self._descriptors: list[int] = []
+        self._lock = threading.Lock()
+        self._tables_made: dict[int, int] = {}  # descriptors of the tables in force, by index
         with ExitStack() as undo:
             undo.callback(self.close)
             self._tables = self._open("steer_tables")
@@ -64,17 +68,34 @@ class SteerMaps:
         """Says that somebody looks after the tables; `now_ns` of CLOCK_MONOTONIC, 0: nobody does."""
         self._control["heartbeat_ns"][0] = now_ns
 
-    def put_table(self, index: int, raw: bytes) -> None:
-        """Puts a table in the place of the last in one step. Returns when no program can see the last any more."""
+    def put_table(self, index: int, raw: bytes) -> int:
+        """Puts a table in the place of the last in one step; returns what the last one picked in all.
+
+        Returns when no program can see the last one any more.
+        """
+        last = self._tables_made.get(index)  # of one thread alone; the lock is for who asks for picks()
         made = bpfsys.map_create(bpfsys.MAP_TYPE_ARRAY, _U32.size, TABLE.itemsize, 1, name="steer_table")
         try:
-            bpfsys.map_update(made, _U32.pack(0), raw)
+            bpfsys.map_update(made, _ZERO, raw)
             bpfsys.map_update(self._tables, _U32.pack(index), _U32.pack(made))
-        finally:
+        except OSError:
             os.close(made)
+            raise
+        with self._lock:
+            self._tables_made[index] = made
+            return _picks_and_close(last)
 
-    def delete_table(self, index: int) -> None:
+    def delete_table(self, index: int) -> int:
+        """As put_table() with nothing in its place."""
         bpfsys.map_delete(self._tables, _U32.pack(index))
+        with self._lock:
+            return _picks_and_close(self._tables_made.pop(index, None))
+
+    def picks(self, index: int) -> int:
+        """What the table in force picked until now; 0 where it is not one of ours. From any thread."""
+        with self._lock:
+            made = self._tables_made.get(index)
+            return 0 if made is None else _picks(made)
 
     def services(self) -> dict[Frontend, Entry]:
         found = {}
@@ -113,3 +134,19 @@ class SteerMaps:
         """Memory stays mapped until the last array over it is gone."""
         while self._descriptors:
             os.close(self._descriptors.pop())
+        while self._tables_made:
+            os.close(self._tables_made.popitem()[1])
+
+
+def _picks_and_close(table: int | None) -> int:
+    if table is None:
+        return 0
+    try:
+        return _picks(table)
+    finally:
+        os.close(table)
+
+
+def _picks(table: int) -> int:
+    raw = bpfsys.map_lookup(table, _ZERO, TABLE.itemsize) or bytes(TABLE.itemsize)
+    return int(np.frombuffer(raw, TABLE)[0]["picks"])

@@ -37,6 +37,7 @@ def test_each_command_has_a_configuration_of_its_own() -> None:
     root = Path("/sys/fs/bpf/sonde")
     assert parse(["load"]) == LoadConfig(root, None)
     assert parse(["load", "--attach-cgroup", "/c"]) == LoadConfig(root, Path("/c"))
+    assert parse(["load", "--steer"]) == LoadConfig(root, None, steer=True)
     assert parse(["unload", "--pin-root", "/p"]) == UnloadConfig(Path("/p"))
     assert parse(["check", "--cgroup-root", "/c"]) == CheckConfig(root, Path("/c"))
 
@@ -51,6 +52,10 @@ def test_each_command_has_a_configuration_of_its_own() -> None:
         ([*RUN, "--port", "-1"], "port"),
         (["run", "--namespaces", ","], "--namespaces"),
         (["walk"], "walk"),
+        ([*RUN, "--weights-from", "controller"], "'controller' is no HOST:PORT"),
+        ([*RUN, "--weights-from", "a:1,b:0"], "'b:0' is no HOST:PORT"),
+        ([*RUN, "--balance-services", "direct=llm"], "is no NAMESPACE/SERVICE=POOL"),
+        ([*RUN, "--balance-services", "x/a=p,x/b=p"], "pool x/p has two Services, a and b"),
         ([*RUN, "--inter", "1s"], "--inter"),
     ],
 )
@@ -61,3 +66,10 @@ def test_a_fault_is_one_line_and_status_2(arguments: list[str], said: str, capsy
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_what_is_steered_is_named_by_service_and_pool() -> None:
+    config = parse([*RUN, "--weights-from", "w.default.svc:9004,[fd00::1]:9004", "--balance-services", "x/a=p,y/b=q"])
+    assert isinstance(config, RunConfig)
+    assert config.weights_from == (("w.default.svc", 9004), ("fd00::1", 9004))
+    assert config.balance_services == {("x", "p"): "a", ("y", "q"): "b"}

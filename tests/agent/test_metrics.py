@@ -19,7 +19,9 @@ from agent.queues import Queue, Sockets
 from agent.signals import HISTOGRAMS
 from agent.slots import Owner
 from agent.snapshot import AgentState, PodDevices, PodState, SlotState, Snapshot
+from agent.steering.state import SteeringState
 from tests.agent.rows import MS, S, row
+from tests.agent.steering.objects import STATE
 
 AGENT = AgentState(
     drops={"not_http": 3},
@@ -52,10 +54,10 @@ GPU = Device("GPU-1", "nvidia.com/gpu", Kind.GPU, "2")
 LOST = State(0.5, 10, 20, 300.0, 61.0, ("power cap",), "Xid 79")
 
 
-def page(*slots: SlotState, agent: AgentState = AGENT) -> str:
+def page(*slots: SlotState, agent: AgentState = AGENT, steering: SteeringState | None = None) -> str:
     pods = [PodState("ns", "a", slots)] if slots else []
     devices = [PodDevices("ns", "a", ((GPU, LOST), (replace(GPU, id="GPU-2"), State())))]
-    return render(AgentPage(lambda: Snapshot(10 * S, pods, agent, devices)))
+    return render(AgentPage(lambda: Snapshot(10 * S, pods, agent, devices, steering)))
 
 
 def render(made: AgentPage) -> str:
@@ -169,7 +171,9 @@ def test_the_agent_tells_of_itself() -> None:
 def test_every_family_that_is_documented_is_on_the_page_and_no_other() -> None:
     agent = replace(AGENT, sample_age_s=0.1, kernel_share=0.01, programs={"ingress": Runs(1, 1)})
     listening = replace(slot(0, {key: [5000] for key in HISTOGRAMS}, srtt_us=5), sockets=Sockets(Queue(1, 128, 7)))
-    found = {family.name: family for family in text_string_to_metric_families(page(listening, agent=agent))}
+    found = {
+        family.name: family for family in text_string_to_metric_families(page(listening, agent=agent, steering=STATE))
+    }
     assert found.keys() == {family.name.removesuffix("_total") for family in FAMILIES}
     assert all(family.samples for family in found.values())
     assert all(found[family.name.removesuffix("_total")].documentation == family.help for family in FAMILIES)

@@ -75,6 +75,59 @@ def test_an_agent_sees_the_pods_of_its_node_and_all_pools(server: Server, tmp_pa
     run(body(), 60, debug=False)
 
 
+def service(name: str) -> dict[str, Any]:
+    spec = {"clusterIP": "10.96.0.10", "ports": [{"port": 80, "targetPort": 8000}], "selector": {"app": "llm"}}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
+
+
+def endpoint_slice(of: str, *addresses: str) -> dict[str, Any]:
+    metadata = {"name": f"{of}-x", "namespace": "default", "labels": {"kubernetes.io/service-name": of}}
+    endpoints = [{"addresses": [address], "conditions": {"ready": True}} for address in addresses]
+    ports = [{"name": "", "port": 8000, "protocol": "TCP"}]
+    kind = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4"}
+    return {**kind, "metadata": metadata, "endpoints": endpoints, "ports": ports}
+
+
+def test_an_agent_that_steers_sees_the_services_it_names_and_who_is_behind_them(tmp_path: Path) -> None:
+    wanted = {("default", "direct")}
+
+    async def body() -> None:
+        with serving() as server:
+            server.put(pool())
+            for name in ("direct", "other"):
+                server.put(service(name))
+                server.put(endpoint_slice(name, "10.0.0.1"))
+            clusters = api.watch_node(door(server, tmp_path), "n1", pace=PACE, services=lambda _: wanted)
+            async with aclosing(clusters):
+                found = await until(clusters, lambda now: bool(now.services) and bool(now.slices))
+                assert (set(found.services), set(found.slices)) == (wanted, {("default", "direct-x")})
+                await asyncio.to_thread(server.put, endpoint_slice("direct", "10.0.0.1", "10.0.0.2"))
+                await until(clusters, lambda now: [len(one.endpoints) for one in now.slices.values()] == [2])
+                wanted.clear()
+                await asyncio.to_thread(server.put, pod("a"))
+                await until(clusters, lambda now: "a" in names(now))
+                await asyncio.to_thread(server.put, pod("b"))
+                await until(clusters, lambda now: not now.services and not now.slices)
+
+    run(body(), 60, debug=False)
+
+
+def test_an_agent_that_may_not_see_services_goes_on_measuring(tmp_path: Path) -> None:
+    async def body() -> None:
+        with serving() as server:
+            server.put(pool())
+            server.forbidden |= {"/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"}
+            clusters = api.watch_node(
+                door(server, tmp_path), "n1", pace=PACE, services=lambda _: {("default", "direct")}
+            )
+            async with aclosing(clusters):
+                assert (await anext(clusters)).services == {}
+                await asyncio.to_thread(server.put, pod("a"))
+                await until(clusters, lambda now: "a" in names(now))
+
+    run(body(), 60, debug=False)
+
+
 def test_a_controller_sees_its_pool_the_pods_of_its_selector_and_the_agents(server: Server, tmp_path: Path) -> None:
     async def body() -> None:
         server.put(pool(app="llm"))

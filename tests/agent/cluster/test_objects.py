@@ -203,7 +203,7 @@ def test_a_rewrite_rule_without_matches_is_for_every_model() -> None:
         ("x", "document: expected an object with apiVersion and kind, got 'x'"),
         ({}, "document: kind: missing, expected text"),
         ({"kind": "Pod", "apiVersion": "v1"}, "Pod without a name: metadata: missing, expected a mapping"),
-        ({"kind": "Service", "metadata": {"name": "s"}}, "Service default/s: kind: unknown, expected one of Pod, "),
+        ({"kind": "ConfigMap", "metadata": {"name": "s"}}, "ConfigMap default/s: kind: unknown, expected one of Pod, "),
         (pod(apiVersion="v2"), "Pod ns/a: apiVersion: expected v1, got 'v2'"),
         (pod(metadata={"name": "a", "labels": {"v": 1}}), "Pod default/a: metadata.labels.v: expected text, got 1 ("),
         (pod(metadata={"name": "a", "labels": ["v"]}), "Pod default/a: metadata.labels: expected a mapping, got ['v']"),
