@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import grpc.aio
 import numpy as np
+from google.protobuf import json_format
 
 from agent import lookout, metrics_server, starting, stream
 from agent.config import RunConfig
@@ -301,8 +302,6 @@ class _Agent:
 
     def state(self) -> bytes:
         """What a watcher would be sent now, as JSON."""
-        from google.protobuf import json_format  # 2 MB that most agents never need
-
         frame = self._view.frame(None, time.monotonic_ns())
         return json_format.MessageToJson(frame, indent=None, preserving_proto_field_name=True).encode()
 
