@@ -8,7 +8,9 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from agent.kernel import bpfsys, layout
 from agent.kernel.pins import NotLoaded, Pins, open_map
 from agent.pods import CgroupId
+from agent.sampling import Scalars
 from agent.signals import FIELDS
 from agent.slots import Key, Owner
 from agent.snapshot import Histograms
@@ -24,6 +27,7 @@ COUNTERS = tuple(layout.COUNTERS.names or ())
 
 _STRIDE_BYTES = (layout.SLOT.itemsize + 7) // 8 * 8  # the kernel rounds elements of arrays up to 8
 _FIRST_MAPPED = 32
+FEW = 32  # slots that are put together in less time than numpy takes to begin
 
 
 class LayoutMismatch(Exception):
@@ -149,6 +153,17 @@ class PinnedMaps:
             os.close(self._descriptors.pop())
 
 
+@dataclass(frozen=True, slots=True)
+class FewScalars:
+    rows: Sequence[memoryview]
+
+    def tobytes(self) -> bytes:
+        return b"".join(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
 class SlotMemory:
     """The slots in shared memory, as many as are in use: each mapped page counts as resident memory of the process."""
 
@@ -176,12 +191,16 @@ class SlotMemory:
         """At least the first `count` slots, as struct sonde_slot, in the memory that the programs write."""
         return self._grown(count)[0]
 
-    def scalars(self, count: int) -> npt.NDArray[np.void]:
+    def scalars(self, count: int) -> Scalars:
         """The scalars of the first `count` slots in that memory; tobytes() copies them, each a row of signals.FIELDS.
 
         The values of one row may be of instants some nanoseconds apart: programs add while they are copied.
         """
-        return self._grown(count)[1][:count]
+        _, many, memory = self._grown(count)
+        if count > FEW:
+            return many[:count]
+        starts = range(0, count * _STRIDE_BYTES, _STRIDE_BYTES)
+        return FewScalars([memoryview(memory)[start : start + many.itemsize] for start in starts])
 
     def copy(self, slot: int) -> np.void:
         """One slot as struct sonde_slot, by one memcpy: numpy would copy it member by member."""

@@ -11,13 +11,17 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
+
+class Scalars(Protocol):
+    """Those of some slots, one element a slot, in memory that others write."""
+
+    def tobytes(self) -> bytes: ...
+    def __len__(self) -> int: ...
 
 
 class Memory(Protocol):
-    def scalars(self, count: int) -> npt.NDArray[np.void]:
-        """The scalars of the first `count` slots, one element a slot, in memory that others write."""
+    def scalars(self, count: int) -> Scalars:
+        """The scalars of the first `count` slots."""
         ...
 
 
