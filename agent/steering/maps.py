@@ -45,6 +45,9 @@ class SteerMaps:
         self._descriptors: list[int] = []
         self._lock = threading.Lock()
         self._tables_made: dict[int, int] = {}  # descriptors of the tables in force, by index
+        self._open_all()
+
+    def _open_all(self) -> None:
         with ExitStack() as undo:
             undo.callback(self.close)
             self._tables = self._open("steer_tables")
@@ -54,6 +57,31 @@ class SteerMaps:
             self.endpoints = self._mapped("steer_endpoints", ENDPOINT, NUMBERS["SONDE_STEER_ENDPOINTS"])
             self._control = self._mapped("steer_control", CONTROL, 1)
             undo.pop_all()
+        self._id = bpfsys.map_info(self._tables).id
+
+    def still_there(self) -> bool:
+        """Whether these maps are those of the programs that are loaded."""
+        if not self._pins.loaded():
+            return False
+        try:
+            tables = bpfsys.open_pinned(self._pins.map("steer_tables"))
+        except OSError:
+            return False
+        try:
+            return bpfsys.map_info(tables).id == self._id
+        finally:
+            os.close(tables)
+
+    def reopen(self) -> bool:
+        """After programs were loaded anew. False where none are."""
+        if not self._pins.loaded():
+            return False
+        self.close()
+        try:
+            self._open_all()
+        except OSError:  # they are being taken away
+            return False
+        return True
 
     def _open(self, name: str) -> int:
         descriptor = bpfsys.open_pinned(self._pins.map(name))
@@ -127,15 +155,13 @@ class SteerMaps:
     def delete_skip(self, cgroup_id: int) -> None:
         bpfsys.map_delete(self._skips, _U64.pack(cgroup_id))
 
-    def loaded(self) -> bool:
-        return self._pins.loaded()
-
     def close(self) -> None:
         """Memory stays mapped until the last array over it is gone."""
         while self._descriptors:
             os.close(self._descriptors.pop())
-        while self._tables_made:
-            os.close(self._tables_made.popitem()[1])
+        with self._lock:
+            while self._tables_made:
+                os.close(self._tables_made.popitem()[1])
 
 
 def _picks_and_close(table: int | None) -> int:

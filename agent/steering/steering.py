@@ -107,7 +107,19 @@ class Steering:
             self._maps.beat(time.monotonic_ns())
         self._complain(now_s)
 
+    def _is_loaded(self) -> bool:
+        """Whether there are programs to steer by; if they were loaded anew, all tables are to be put anew."""
+        if self._maps.still_there():
+            return True
+        if not self._maps.reopen():
+            return False
+        self._book = Book(self._maps)
+        return True
+
     async def _settle(self, cluster: Cluster, thread: ThreadPoolExecutor, now_s: float) -> None:
+        if not self._is_loaded():
+            self._beating, self._problem = False, "the programs were taken away: run 'sonde-agent load --steer'"
+            return
         wanted = self._wanted(cluster, now_s)
         skips = clients.skips(clients.left_alone(cluster), self._cgroups)
 

@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 
+from agent.kernel import loader
 from agent.proto.weights_pb2 import EndpointWeight, EndpointWeights
 from agent.proto.weights_pb2_grpc import WeightsServicer, add_WeightsServicer_to_server
 from tests.kernel.conversation import Bench
@@ -305,6 +306,24 @@ def test_what_is_wrong_with_a_service_is_one_line_and_the_last_good_table_stays(
     ):
         assert sum(line in said for said in agent.said.splitlines() if " WARNING " in said) == 1, agent.said
     assert "Traceback" not in agent.said
+
+
+def test_programs_that_are_loaded_anew_under_the_agent_are_used(site: Site) -> None:
+    node = site.steered.node
+    agent = site.ground.agent()
+    client = site.steered.client()
+    wait_until(lambda: "proxy" not in site.answers(client))
+    assert loader.load(node.pins, node.cgroup) == 0
+    try:
+        wait_until(lambda: agent.metrics()["sonde_steer_active",] == 0)
+        assert site.answers(client, 5) == {"proxy": 5}
+    finally:
+        assert loader.load(node.pins, node.cgroup, steer=True) == 0
+        assert site.steered.maps.reopen()
+    wait_until(lambda: "proxy" not in site.answers(client))
+    assert agent.metrics()["sonde_steer_active",] == 1
+    agent.terminate()
+    assert "the programs were taken away: run 'sonde-agent load --steer'" in agent.said
 
 
 def test_flags_without_the_programs_are_refused(site: Site) -> None:
