@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc.aio
 import pytest
 
+from agent import keeper, tls
 from agent.proto.weights_pb2 import EndpointWeight, EndpointWeights, WeightsRequest
 from agent.proto.weights_pb2_grpc import WeightsServicer, add_WeightsServicer_to_server
 from agent.steering.follower import Door, Follower
@@ -34,10 +37,13 @@ class Says(WeightsServicer):
 
 
 @asynccontextmanager
-async def serving(servicer: Says) -> AsyncIterator[int]:
+async def serving(servicer: Says, files: tls.Files | None = None) -> AsyncIterator[int]:
     server = grpc.aio.server()
     add_WeightsServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
+    if files is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", tls.server_credentials(files))
     await server.start()
     try:
         yield port
@@ -61,9 +67,9 @@ async def until(task: asyncio.Task[None], condition) -> None:
 
 
 @asynccontextmanager
-async def following(*origins: tuple[str, int], plain: bool = False):
+async def following(*origins: tuple[str, int], files: tls.Files | None = None):
     heard: list[Frame] = []
-    follower = Follower(origins, Door(None, plain), "node-a")
+    follower = Follower(origins, Door(files, plain=False), "node-a")
     task = asyncio.create_task(follower.run(heard.append))
     try:
         yield follower, heard, task
@@ -97,6 +103,23 @@ def test_a_stream_that_ends_is_opened_again() -> None:
             await until(task, lambda: len(heard) >= 3)
 
     run(body(), 60)
+
+
+def test_by_tls_only_a_controllers_word_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keeper.write_folders(tmp_path, datetime.datetime.now(datetime.UTC))
+    agent, controller = tls.Files(tmp_path / "agent"), tls.Files(tmp_path / "controller")
+
+    async def body() -> None:
+        async with (
+            serving(Says([frame(1.0)]), controller) as right,
+            serving(Says([frame(2.0)]), agent) as wrong,
+            following(("127.0.0.1", right), ("127.0.0.1", wrong), files=agent) as (_, heard, task),
+        ):
+            await until(task, lambda: weights(heard) == [1.0] and "UNAVAILABLE" in caplog.text)
+            assert weights(heard) == [1.0]
+
+    with caplog.at_level(logging.WARNING):
+        run(body(), 60)
 
 
 def test_plain_text_beyond_loopback_and_names_that_are_none_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
