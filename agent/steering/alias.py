@@ -63,16 +63,3 @@ def _slots(entries: Sequence[Column], weights: Sequence[float]) -> np.ndarray[tu
     slots["threshold"], slots["alias"] = columns(weights)
     slots["endpoint"] = [entry.index for entry in entries]
     return slots
-
-
-def shares(raw: bytes) -> dict[int, float]:
-    """What a table gives each endpoint, by index: the reverse of table()."""
-    made = np.frombuffer(raw, TABLE)[0]
-    count = int(made["count"])
-    found: dict[int, float] = {}
-    for slot in made["slots"][:count]:
-        own = min(1.0, (int(slot["threshold"]) + (slot["threshold"] == _WHOLE - 1)) / _WHOLE)
-        other = int(made["slots"][int(slot["alias"])]["endpoint"])
-        found[int(slot["endpoint"])] = found.get(int(slot["endpoint"]), 0.0) + own / count
-        found[other] = found.get(other, 0.0) + (1.0 - own) / count
-    return found

@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from agent.kernel.steer_layout import NUMBERS, port_of, port_word, text, words
-from agent.steering.alias import Column, shares, table
+from agent.steering.alias import Column, table
 from agent.steering.maps import Entry, Frontend, SteerMaps
 from agent.steering.services import Target
 from agent.steering.state import PoolName
@@ -41,7 +41,7 @@ class Standing:
     """What stands for one front."""
 
     entry: Entry
-    raw: bytes = b""  # the table, without its counts; b"" if another agent put it
+    wanted: Wanted | None = None  # None: another agent put it
     shares: Mapping[int, float] = field(default_factory=dict)
     put_at_s: float = 0.0
 
@@ -105,7 +105,7 @@ class Book:
         """Connections that shares come to, by index of the endpoint: of replaced tables and of those in force."""
         found = dict(self.intended)
         for one in list(self.standing.values()):
-            _add(found, one.shares, self._maps.picks(one.entry.table) if one.raw else 0)
+            _add(found, one.shares, self._maps.picks(one.entry.table))
         return found
 
     def _remove(self, frontend: Frontend) -> None:
@@ -115,21 +115,18 @@ class Book:
         self.changes += 1
 
     def _put(self, frontend: Frontend, wanted: Wanted, now_s: float) -> None:
-        pool = self.pool_index(wanted.pool)
+        before = self.standing.get(frontend)
+        if before is not None and before.wanted == wanted:
+            return
         columns = [Column(one.address, one.port, self._claim(one[:2])) for one in wanted.weights]
         raw = table(columns, list(wanted.weights.values()))
-        one = self.standing.get(frontend)
-        if one is None:
-            one = Standing(Entry(self._free_table(), pool))
-        elif one.raw == raw and one.entry.pool == pool:
-            return
-        picks = self._maps.put_table(one.entry.table, raw)
-        _add(self.intended, one.shares, picks if one.raw else 0)
-        if frontend not in self.standing or one.entry.pool != pool:
-            one.entry = Entry(one.entry.table, pool)
-            self._maps.put_service(frontend, one.entry)
-        one.raw, one.shares, one.put_at_s = raw, shares(raw), now_s
-        self.standing[frontend] = one
+        entry = Entry(before.entry.table if before else self._free_table(), self.pool_index(wanted.pool))
+        picks = self._maps.put_table(entry.table, raw)
+        if before is not None:
+            _add(self.intended, before.shares, picks)
+        if before is None or before.entry != entry:
+            self._maps.put_service(frontend, entry)
+        self.standing[frontend] = Standing(entry, wanted, _shares(columns, wanted), now_s)
         self.changes += 1
 
     def _free_table(self) -> int:
@@ -178,6 +175,12 @@ def _indexes(maps: SteerMaps) -> dict[Place, int]:
 
 def _hash(pool: PoolName) -> int:
     return xxhash.xxh3_64_intdigest("/".join(pool)) | 1  # 0 is nobody's
+
+
+def _shares(columns: Iterable[Column], wanted: Wanted) -> dict[int, float]:
+    total = sum(wanted.weights.values())
+    pairs = zip(columns, wanted.weights.values(), strict=True)
+    return {column.index: weight / total for column, weight in pairs if weight} if total else {}
 
 
 def _add(total: dict[int, float], parts: Mapping[int, float], picks: int) -> None:

@@ -207,7 +207,7 @@ class Steering:
             fault=self._found.faults.get(key, ""),
             frontends=[f"{one.frontend.address}:{one.frontend.port}" for one in fronts],
             by_reason={} if row is None else {reason: int(row[reason]) for reason in REASONS},
-            table_age_s=min((now_s - one.put_at_s for one in standing if one.raw), default=None),
+            table_age_s=min((now_s - one.put_at_s for one in standing if one.wanted), default=None),
             weights_age_s=now_s - frame.true_at_s if frame and source == "controller" else None,
         )
 

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from agent.kernel.steer_layout import ENDPOINT, POOL
-from agent.steering.alias import shares
+from agent.kernel.steer_layout import ENDPOINT, POOL, TABLE
 from agent.steering.maps import Entry, Frontend
+
+_WHOLE = 1 << 32
+
+
+def shares(raw: bytes) -> dict[int, float]:
+    """What a table gives each endpoint, by index: the reverse of alias.table()."""
+    made = np.frombuffer(raw, TABLE)[0]
+    count = int(made["count"])
+    found: dict[int, float] = {}
+    for slot in made["slots"][:count]:
+        own = min(1.0, (int(slot["threshold"]) + (slot["threshold"] == _WHOLE - 1)) / _WHOLE)
+        other = int(made["slots"][int(slot["alias"])]["endpoint"])
+        found[int(slot["endpoint"])] = found.get(int(slot["endpoint"]), 0.0) + own / count
+        found[other] = found.get(other, 0.0) + (1.0 - own) / count
+    return found
 
 
 class MemoryMaps:

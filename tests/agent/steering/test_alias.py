@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.kernel.steer_layout import SLOTS, key, packed, port_of, port_word, text
-from agent.steering.alias import Column, shares, table
+from agent.steering.alias import Column, table
+from tests.agent.steering.maps import shares
 
 
 def entries(count: int) -> list[Column]:

@@ -93,10 +93,10 @@ def test_frames_count_until_they_are_too_old() -> None:
         async with steering(maps) as made:
             made.take(cluster(pool(), service(), A, B))
             now_s = asyncio.get_running_loop().time()
-            made.hear(weights(now_s, 14.0, a=3.0, b=1.0))
+            made.hear(weights(now_s, 10.0, a=3.0, b=1.0))
             await until(lambda: shares(maps) == [0.25, 0.75])
             made.hear(weights(now_s, 20.0, a=1.0, b=9.0))  # older than what is known
-            await until(lambda: shares(maps) == [0.5, 0.5])  # a second later nothing fresh is known
+            await until(lambda: shares(maps) == [0.5, 0.5])  # 5 s later nothing fresh is known
             assert made.state().pools[0].source == "equal"
 
     run(body())
