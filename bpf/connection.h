@@ -3,8 +3,6 @@
 #ifndef SONDE_CONNECTION_H
 #define SONDE_CONNECTION_H
 
-#define EARLY_WINDOW_NS 1000000 /* third ACK to established: one softirq run; 1 ms is generous */
-
 /* The copy of the listener's storage becomes a connection's own. */
 static __always_inline void start_flow(struct flow *flow)
 {
@@ -43,11 +41,11 @@ static __always_inline void on_early_preface(struct flow *flow, struct sonde_slo
 
 static __always_inline void on_established(struct bpf_sock_ops *ops, struct flow *flow)
 {
-	u64 now = bpf_ktime_get_ns();
 	u16 peer_port = bpf_ntohl(ops->remote_port);
-	bool early = flow->early_port == peer_port && now - flow->start_ns < EARLY_WINDOW_NS;
-	struct sonde_slot *slot = slot_at(flow);
 	u32 early_len = flow->remaining;
+	/* of this very client, and the first of its bytes: what follows them may have overtaken them */
+	bool early = flow->early_port == peer_port && flow->in_end - early_len == ops->rcv_nxt;
+	struct sonde_slot *slot = slot_at(flow);
 
 	start_flow(flow);
 	/* closing must be heard of even where the owner becomes known only later */

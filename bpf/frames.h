@@ -111,6 +111,12 @@ static __always_inline void frame_in(struct flow *flow, struct sonde_slot *slot,
 		ADD(slot->goaways, 1);
 }
 
+/* An answer to a stream that the client never opened: what opened it was lost, overtaken and so missed. */
+static __always_inline bool answers_unheard(const struct flow *flow, const struct frame *frame)
+{
+	return frame->type == HEADERS && frame->stream & 1 && frame->stream > flow->http2.last_stream;
+}
+
 static __always_inline void frame_out(struct flow *flow, struct sonde_slot *slot, const struct frame *frame, u64 now)
 {
 	if (frame->type == HEADERS || frame->type == DATA)
@@ -186,6 +192,8 @@ static __always_inline enum walked walk_frames(struct __sk_buff *skb, const stru
 		at = frames->at;
 		if (at < segment->len)
 			skip_payload(frames, at, segment->len - at);
+		if (!in && answers_unheard(flow, &frame))
+			return OUT_OF_STEP;
 		if (early)
 			frame_early(flow, &frame);
 		else if (in)

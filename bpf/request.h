@@ -261,19 +261,20 @@ static __always_inline bool in_order(struct bpf_sock *sk, struct flow *flow, str
 				     struct segment *segment)
 {
 	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
-	u32 end = segment->seq + segment->len;
+	u32 end = segment->seq + segment->len, next = tcp ? tcp->rcv_nxt : 0;
 
 	if (!(flow->flags & IN_KNOWN)) {
 		flow->flags |= IN_KNOWN;
-		flow->in_end = segment->seq;
+		/* the first to come may have overtaken the first sent */
+		flow->in_end = tcp ? next : segment->seq;
 	}
 	/* what arrived out of order has been taken in by TCP meanwhile; what it has not yet taken is in in_end */
-	if (tcp && AFTER(tcp->rcv_nxt, flow->in_end)) {
-		if (flow->flags & HTTP2 && !miss_bytes(&flow->http2.in, tcp->rcv_nxt - flow->in_end)) {
+	if (tcp && AFTER(next, flow->in_end)) {
+		if (flow->flags & HTTP2 && !miss_bytes(&flow->http2.in, next - flow->in_end)) {
 			COUNT_DROP(http2_out_of_step);
 			go_opaque(flow, slot);
 		}
-		flow->in_end = tcp->rcv_nxt;
+		flow->in_end = next;
 	}
 	if (!AFTER(end, flow->in_end) || AFTER(segment->seq, flow->in_end))
 		return false;
@@ -291,17 +292,24 @@ static __always_inline bool in_order(struct bpf_sock *sk, struct flow *flow, str
 static __always_inline bool at_listener(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
 					struct sonde_slot *slot)
 {
+	u32 end = segment->seq + segment->len + (segment->flags & TCP_SYN ? 1 : 0);
+	bool again = flow->early_port == segment->sport && flow->in_end == end;
+
 	if ((segment->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		ADD(slot->syns, 1);
-	if (!segment->len)
+	if (!segment->len) {
+		if (flow->early_port == segment->sport) /* of an earlier connection, or of another client */
+			flow->early_port = 0;
 		return false;
+	}
 	__builtin_memset(flow->head, 0, HEAD_BYTES);
 	flow->head_len = 0;
 	if (!append_head(skb, segment, flow, 0, HEAD_BYTES))
 		return false;
 	flow->early_port = segment->sport;
-	flow->start_ns = now_ns();
-	flow->in_end = segment->seq + segment->len;
+	if (!again) /* where the accept queue is full the client sends it again, and has waited since the first time */
+		flow->start_ns = now_ns();
+	flow->in_end = end;
 	flow->remaining = segment->len;
 	if (flow->head_len < HEAD_BYTES || !is_preface(flow->head))
 		return false;

@@ -104,8 +104,9 @@ static __always_inline enum walked take_body(struct __sk_buff *skb, const struct
 }
 
 /*
- * A response whose request nobody saw begin: it came together with the one before it, or before the connection was met.
- * A server that closes an idle connection may say 408 first; that answers nothing.
+ * A response whose request nobody saw begin: it came together with the one before it, before the connection was met, or
+ * never, as where a server that is full answers whoever connects. Without a byte of the client there is no time to
+ * take. A server that closes an idle connection may say 408 first; that answers nothing.
  */
 static __always_inline bool begin_unseen(struct __sk_buff *skb, const struct segment *segment, struct flow *flow,
 					 struct sonde_slot *slot, u64 now)
@@ -116,7 +117,7 @@ static __always_inline bool begin_unseen(struct __sk_buff *skb, const struct seg
 	    !load(skb, segment->payload + flow->scan_offset, head, STATUS_BYTES) || !is_http1_response(head) ||
 	    status_of(head) == 408)
 		return false;
-	if (!(flow->flags & FROM_START) && !(flow->flags & CLASSIFIED)) {
+	if (!(flow->flags & IN_KNOWN) || (!(flow->flags & FROM_START) && !(flow->flags & CLASSIFIED))) {
 		adopt_request(flow, slot, now);
 		return true;
 	}

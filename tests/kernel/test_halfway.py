@@ -44,6 +44,13 @@ def test_a_request_that_waited_when_it_was_met_is_in_no_histogram(talk: Conversa
     assert not any(talk.histogram(name) for name in HISTOGRAMS)
 
 
+def test_an_answer_that_nobody_asked_for_is_in_no_histogram(talk: Conversation) -> None:
+    """As of a server that is full and says so to whoever connects."""
+    talk.at(5_000_000).server(answer(b"busy", b"503 Service Unavailable"))
+    assert (talk["started"], talk["completed"], talk["status_5xx"], talk["in_flight"]) == (1, 1, 1, 0)
+    assert not any(talk.histogram(name) for name in HISTOGRAMS)
+
+
 def test_an_upload_met_halfway_is_known_by_its_answer(talk: Conversation) -> None:
     talk.forget().client(b"p" * 300).server(answer(b"ok"))
     assert (talk["adopted"], talk["completed"], talk["in_flight"], talk["connections_opaque"]) == (1, 1, 0, 0)

@@ -146,6 +146,16 @@ def test_garbage_later_ends_all_streams_as_lost(spoken: Conversation, bench: Ben
     assert spoken.balanced()
 
 
+def test_an_answer_to_a_stream_that_nobody_saw_opened_makes_the_connection_opaque(
+    spoken: Conversation, bench: Bench
+) -> None:
+    before = bench.drops["http2_bad_frame"]
+    spoken.client(call(1)).server(BEGIN, message())
+    spoken.server(frame(HEADERS, 3, b"H", 4) + message(3))
+    assert (spoken["started"], spoken["lost"], spoken["in_flight"], spoken["connections_opaque"]) == (1, 1, 0, 1)
+    assert (spoken["chunks"], bench.drops["http2_bad_frame"]) == (1, before + 1)
+
+
 def test_a_preface_that_is_not_quite_one_is_no_http(talk: Conversation, bench: Bench) -> None:
     before = bench.drops["not_http"]
     talk.client(b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n")
