@@ -68,10 +68,20 @@ def headers_answer(destination: str, remove: frozenset[str] = frozenset(), lengt
     """Answers the request headers with the pick; length: of the body that follows, where the gateway must be told."""
     if length is None:
         return _headers_answer(destination, remove)
-    mutation = _picked(destination, remove) + _field(b"\x0a", _content_length(length))
-    # HeadersResponse.response = 1 with header_mutation = 2 and clear_route_cache = 5
-    common = _field(b"\x12", mutation) + b"\x28\x01"
-    return _field(b"\x0a", _field(b"\x0a", common)) + metadata(destination)
+    digits = b"%d" % length
+    before, after = _around_length(destination, remove, len(digits))
+    return b"".join((before, digits, after))
+
+
+@lru_cache(maxsize=8192)
+def _around_length(destination: str, remove: frozenset[str], digits: int) -> tuple[bytes, bytes]:
+    """What stands before and behind a content-length of so many digits in the answer to the headers."""
+    after = _OVERWRITE + _CLEAR_ROUTE_CACHE
+    mutation = _picked(destination, remove) + _field(b"\x0a", _content_length(b"0" * digits))
+    # HeadersResponse.response = 1 with header_mutation = 2
+    common = _field(b"\x12", mutation) + _CLEAR_ROUTE_CACHE
+    whole = _field(b"\x0a", _field(b"\x0a", common))
+    return whole[: -len(after) - digits], after + metadata(destination)
 
 
 @lru_cache(maxsize=8192)
@@ -150,6 +160,9 @@ def response_headers_answer(headers: Iterable[tuple[str, str]]) -> bytes:
     return bytes(ext_proc.ProcessingResponse(response_headers=answer).SerializeToString())
 
 
+_ONE_BYTE = [bytes((number,)) for number in range(0x80)]
+_OVERWRITE = b"\x18\x02"  # HeaderValueOption.append_action = 3: OVERWRITE_IF_EXISTS_OR_ADD
+_CLEAR_ROUTE_CACHE = b"\x28\x01"  # CommonResponse.clear_route_cache = 5
 # ProcessingResponse.request_body = 3 and .response_body = 4, wire type 2
 _REQUEST_BODY = b"\x1a"
 _RESPONSE_BODY = b"\x22"
@@ -185,13 +198,15 @@ def _field(tag: bytes, value: bytes) -> bytes:
     return tag + _varint(len(value)) + value
 
 
-def _content_length(length: int) -> bytes:
-    """HeaderValueOption{header=1{key=1, raw_value=3}, append_action=3 OVERWRITE_IF_EXISTS_OR_ADD}."""
-    header = _field(b"\x0a", b"content-length") + _field(b"\x1a", b"%d" % length)
-    return _field(b"\x0a", header) + b"\x18\x02"
+def _content_length(digits: bytes) -> bytes:
+    """HeaderValueOption{header=1{key=1, raw_value=3}, append_action=3}."""
+    header = _field(b"\x0a", b"content-length") + _field(b"\x1a", digits)
+    return _field(b"\x0a", header) + _OVERWRITE
 
 
 def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return _ONE_BYTE[number]
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -15,7 +15,10 @@ from controller.row import FOREVER, Row
 
 NAN = float("nan")
 LEARNED = slice(FIELDS.index("pace"), FIELDS.index("failures"))  # what no row knows
-OWN = slice(FIELDS.index("reserved"), FIELDS.index("running"))
+_RESERVED, _UNPAGED, _OWN_WAITING, _QUEUED_TOKENS, _OWN_IN_FLIGHT, _OWN_OPEN, _OWN_TOKENS = (
+    FIELDS.index(name)
+    for name in ("reserved", "unpaged", "own_waiting", "queued_tokens", "own_in_flight", "own_open", "own_tokens")
+)
 _STANDINGS = (
     (TERMINATING_STEP, TERMINATING),
     (UNREADY_STEP, UNREADY),
@@ -37,16 +40,14 @@ def write(fleet: Fleet, row: Row, now: float) -> None:
 
 def write_one_more(fleet: Fleet, row: Row) -> None:
     """The same where since the last time nothing happened but that one more request of ours was sent there."""
-    ledger, at = row.ledger, row.index
-    fleet.matrix[OWN, at] = (
-        ledger.unshown,
-        fleet.unpaged[at] + 1.0,
-        ledger.own_waiting,
-        ledger.queued_tokens,
-        ledger.own,
-        ledger.open,
-        ledger.own_tokens,
-    )
+    ledger, at, cells = row.ledger, row.index, fleet.cells
+    cells[_RESERVED, at] = ledger.unshown
+    cells[_UNPAGED, at] += 1.0
+    cells[_OWN_WAITING, at] = ledger.own_waiting
+    cells[_QUEUED_TOKENS, at] = ledger.queued_tokens
+    cells[_OWN_IN_FLIGHT, at] = ledger.own
+    cells[_OWN_OPEN, at] = ledger.open
+    cells[_OWN_TOKENS, at] = ledger.own_tokens
     fleet.touch(at)
 
 

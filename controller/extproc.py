@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from controller.admission import Gate, Nobody, admit_all, no_endpoint
 from controller.bodies import Bodies
 from controller.classes import Refusal
 from controller.counts import Counts
+from controller.deadlines import Deadlines
 from controller.exchange import BODY_LIMIT_BYTES, QUIET_S, Exchange
 from controller.model import Source
 from controller.modes import BUFFERED, UNDECLARED
@@ -31,6 +33,7 @@ from controller.stream import Crowded, Shared, Stream
 log = logging.getLogger(__name__)
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+METHOD = f"/{SERVICE}/Process"
 # Envoy applies no time limit in FULL_DUPLEX_STREAMED, so the request must be here after so long, slow uploads included.
 REQUEST_LIMIT_S = 60.0
 # A BUFFERED body is one message, and one that is a little too large shall get its 413; grpcio's default is 4 MiB.
@@ -83,13 +86,17 @@ class ExternalProcessor:
         self._follows_all = self._manner.hooks or picker.max_endpoints > 1
         self._modes: dict[str, int] = {}  # what gateways without protocol_config turned out to speak, by connection
         self._answered: set[asyncio.Task[Any]] = set()  # streams that may close without harm to their request
+        self._deadlines = Deadlines(self._manner.request_limit_s)
         self._draining = False
         self._next_trace_s = 0.0
         self.open = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
-        method = grpc.stream_stream_rpc_method_handler(self.process)
-        return grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
+        return _Handler(self)
+
+    def ends_with_request(self) -> bool:
+        """Whether no stream that begins now is going to be kept for the response."""
+        return not self._follows_all and self._picker.table.all_counted
 
     def drain(self) -> None:
         """From now on a stream ends as soon as its request has its pick; the server's grace is for the others."""
@@ -98,13 +105,29 @@ class ExternalProcessor:
             task.cancel()
 
     async def process(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
-        exchange = Exchange(self._manner.assumed_mode, self._manner.hooks, self._manner.reads)
-        stream = Stream(exchange, self._shared, context)
+        stream = Stream(self._exchange(), self._shared, context)
+        with self._opened(stream):
+            await self._request_phase(stream)
+            if stream.exchange.answered and not self._draining and self._follows(stream):
+                await self._response_phase(stream)
+
+    async def process_request(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
+        """The same without a response phase. Returns the last answer: gRPC sends it together with the stream's end."""
+        stream = Stream(self._exchange(), self._shared, context, returns_last=True)
+        with self._opened(stream):
+            await self._request_phase(stream)
+        if stream.last is None:
+            await context.abort(grpc.StatusCode.CANCELLED, "the gateway ended the stream before its request was whole")
+        return stream.last or b""
+
+    def _exchange(self) -> Exchange:
+        return Exchange(self._manner.assumed_mode, self._manner.hooks, self._manner.reads)
+
+    @contextmanager
+    def _opened(self, stream: Stream) -> Iterator[None]:
         self.open += 1
         try:
-            await self._request_phase(stream)
-            if exchange.answered and not self._draining and self._follows(stream):
-                await self._response_phase(stream)
+            yield
         finally:
             self.open -= 1
             stream.close()
@@ -120,18 +143,24 @@ class ExternalProcessor:
         return stream.pick.row.source is not Source.KERNEL
 
     async def _request_phase(self, stream: Stream) -> None:
-        try:
-            async with asyncio.timeout(self._manner.request_limit_s) as stream.limit:
-                while not stream.exchange.done:
-                    if stream.exchange.undecided:
-                        await self._decide(stream)
-                    if not await stream.step():
-                        return
-                    if stream.exchange.learned is not None and len(self._modes) < PEER_LIMIT:
-                        self._modes[stream.peer] = stream.exchange.learned
-        except (TimeoutError, Crowded):
-            text = f"request did not arrive within {self._manner.request_limit_s:g} s"
-            await stream.give_up(Refusal(408, "RequestTimeout", text))
+        stream.limit = self._deadlines.begin()
+        with suppress(Crowded), stream.limit:
+            await self._arrive(stream)
+            return
+        text = f"request did not arrive within {self._manner.request_limit_s:g} s"
+        await stream.give_up(Refusal(408, "RequestTimeout", text))
+
+    async def _arrive(self, stream: Stream) -> None:
+        exchange = stream.exchange
+        while not exchange.done:
+            if exchange.undecided:
+                await self._decide(stream)
+            if not await stream.step():
+                return
+            if stream.returns_last and exchange.answered and stream.limit is not None:
+                stream.limit.lift()  # its end would be none in order
+            if exchange.learned is not None and len(self._modes) < PEER_LIMIT:
+                self._modes[stream.peer] = exchange.learned
 
     async def _decide(self, stream: Stream) -> None:
         """A gateway that does not say how it sends bodies shows it by waiting, or by not waiting, for an answer."""
@@ -168,6 +197,20 @@ class ExternalProcessor:
             task.uncancel()  # drain() asked for an orderly end, which gRPC sends when this returns
         finally:
             self._answered.discard(task)
+
+
+class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Says for each stream that begins how it is served."""
+
+    def __init__(self, processor: ExternalProcessor) -> None:
+        self._processor = processor
+        self._whole = grpc.stream_stream_rpc_method_handler(processor.process)
+        self._request = grpc.stream_unary_rpc_method_handler(processor.process_request)
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        if call.method != METHOD:
+            return None
+        return self._request if self._processor.ends_with_request() else self._whole
 
 
 def context_is_done(context: grpc.aio.ServicerContext) -> bool:

@@ -36,6 +36,10 @@ NEWER_HEADERS = {
 }
 
 
+_MINDED = frozenset((*READ_HEADERS, *NEWER_HEADERS, *CONTROL_HEADERS, "transfer-encoding"))
+_NONE: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The request's headers as far as the picker minds them."""
@@ -57,15 +61,17 @@ def head(headers: Iterable[Any]) -> Head:
     remove: list[str] = []
     for header in headers:
         key = header.key.lower()
+        if key not in _MINDED:
+            continue
         if key in READ_HEADERS:
             told[READ_HEADERS[key]] = _text(header)
         elif key in NEWER_HEADERS:
             newer[NEWER_HEADERS[key]] = _text(header)
         elif key in CONTROL_HEADERS:
             remove.append(key)
-        elif key == "transfer-encoding":
+        else:
             chunked = True
-    return Head(told | newer if newer else told, frozenset(remove), chunked)
+    return Head(told | newer if newer else told, frozenset(remove) if remove else _NONE, chunked)
 
 
 def _text(header: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -17,6 +17,7 @@ import grpc.aio
 from controller.bodies import Bodies
 from controller.classes import CROWDED, TOO_LARGE, Refusal, unknown_model
 from controller.counts import Counts, Series
+from controller.deadlines import Deadline
 from controller.exchange import Exchange
 from controller.model import Request
 from controller.models import UnknownModel
@@ -54,20 +55,27 @@ class Stream:
         "context",
         "evicted",
         "exchange",
+        "last",
         "limit",
         "peer",
         "pick",
+        "returns_last",
         "saw_end",
     )
 
-    def __init__(self, exchange: Exchange, shared: Shared, context: grpc.aio.ServicerContext) -> None:
+    def __init__(
+        self, exchange: Exchange, shared: Shared, context: grpc.aio.ServicerContext, returns_last: bool = False
+    ) -> None:
+        """returns_last: the answer after which nothing is to come stays in `last`."""
         self.exchange = exchange
         self.context = context
         self.peer = ""
         self.pick: Pick | None = None
         self.saw_end = False  # the gateway closed the stream, with or after the response
         self.evicted = False
-        self.limit: asyncio.Timeout | None = None  # of the request's arrival
+        self.limit: Deadline | None = None  # of the request's arrival
+        self.last: bytes | None = None  # the answer that ends the stream, if its carrier wants to send it
+        self.returns_last = returns_last
         self._shared = shared
         self._next: asyncio.Future[Any] | None = None  # a message that is already waited for
         self._began_s = time.monotonic()
@@ -90,9 +98,10 @@ class Stream:
         message = await (awaited or self.context.read())
         if message is grpc.aio.EOF:
             return False
-        answers = self._guarded(lambda: self.exchange.receive(message))
+        answers = self._received(message)
         self._hold()
-        await self.send(answers)
+        if answers:
+            await self.send(answers)
         if self.exchange.asks is not None:
             answers = await self._settled()
             await self.send(answers)
@@ -116,8 +125,8 @@ class Stream:
     def evict(self) -> None:
         """Ends what this stream waits for: the rest of a body."""
         self.evicted = True
-        if self.limit is not None and not self.limit.expired():
-            self.limit.reschedule(asyncio.get_running_loop().time())
+        if self.limit is not None:
+            self.limit.hurry()
 
     async def give_up(self, late: Refusal) -> None:
         """The request did not come whole in time, or its body had to go."""
@@ -129,13 +138,15 @@ class Stream:
             await self.context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, late.text)
 
     async def send(self, answers: list[bytes]) -> None:
+        if answers and self.returns_last and (self.exchange.done or self.exchange.over):
+            *answers, self.last = answers
         for answer in answers:
             await self.context.write(answer)
 
-    def _guarded(self, act: Callable[[], list[bytes]]) -> list[bytes]:
+    def _received(self, message: bytes) -> list[bytes]:
         """Whatever goes wrong in here, the gateway gets an answer: it would wait for ever in FULL_DUPLEX_STREAMED."""
         try:
-            return act()
+            return self.exchange.receive(message)
         except Exception as error:  # noqa: BLE001 - logged by _fault
             return self.exchange.fail(self._shared.fault(error))
 
@@ -151,7 +162,7 @@ class Stream:
         began = time.perf_counter()
         now = time.monotonic()
         try:
-            request = replace(request, resolved=self._shared.resolver.resolve(request, now))
+            request = request.looked_up(self._shared.resolver.resolve(request, now))
         except UnknownModel as error:
             return self._refuse(unknown_model(error.model))
         outcome = self._shared.room.enter(request, now, self.exchange.hurried)

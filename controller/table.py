@@ -62,6 +62,7 @@ class Table:
     _ranks: list[float] = field(default_factory=list)
     _unmeasured: set[int] = field(default_factory=set)
     _measured_load: int = 0
+    _counted: int = 0  # rows whose load is from a kernel
     fleet: Fleet = field(default_factory=lambda: Fleet(()))  # what policies see; its owner sets the time
     _ejected: int = 0
     _pieces: int = 0  # of answers, and answers that ended, since their mean length was last followed
@@ -85,6 +86,11 @@ class Table:
 
     def row(self, address: Address) -> Row | None:
         return self._by_address.get(address)
+
+    @property
+    def all_counted(self) -> bool:
+        """Whether kernels count every endpoint: then they tell when a response has ended."""
+        return 0 < self._counted == len(self.rows)
 
     def ranks(self, now: float) -> list[float]:
         """The rank of each row at this instant, in the order of `rows`. It is the table's own list: read it at once."""
@@ -173,11 +179,13 @@ class Table:
 
     def _evaluate(self, row: Row, now: float) -> None:
         self._measured_load -= row.load if row.source is not Source.OWN else 0
+        self._counted -= row.source is Source.KERNEL
         self._ejected -= row.ejected
         token_s = ENGINE.token_s * self.fleet.pool_pace * float(self.fleet.speed[row.index])
         row.evaluate(now, token_s, may_eject=2 * (self._ejected + 1) <= len(self.rows))
         self._ejected += row.ejected
         self._measured_load += row.load if row.source is not Source.OWN else 0
+        self._counted += row.source is Source.KERNEL
         self._ranks[row.index] = row.load + row.penalty
         if row.source is Source.OWN:
             self._unmeasured.add(row.index)
@@ -199,11 +207,12 @@ class Table:
             self._by_ip.setdefault(parts_of(row.endpoint.ip)[0], []).append(row)
         self._ranks = [0.0] * len(self.rows)
         self._unmeasured = set()
-        self._measured_load = 0
+        self._measured_load = self._counted = 0
         self._dues = []
         self._ejected = 0
         for index, row in enumerate(self.rows):
             row.index, row.load, row.queued_s, row.ejected = index, 0, FOREVER, False
+            row.source = Source.OWN
         self.fleet = columns.rebuilt(self.fleet, self.rows, now)
         for row in self.rows:
             self._evaluate(row, now)

@@ -18,7 +18,7 @@ All but the request's own tokens is kept between choices (`Prices`), so that a c
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
@@ -50,7 +50,8 @@ STANDING_S = 1e12  # of one unit of `standing`: above any price
 ABSURD_S = 1e9  # what no numbers lead to but senseless ones
 CAP_S = 1e4  # of a cold endpoint that has its share
 FEW = 32  # endpoints
-ONE_BY_ONE = 16  # of those that changed; beyond, and beyond such a part of all, they are computed at once
+# Of endpoints that changed so many are computed one by one: all at once cost as much as fifteen, and one for each 128.
+ONE_BY_ONE, AS_MANY = 15, 128
 OUTPUT_WORK = 15.0  # output tokens cost so many times a prompt token where nothing is measured
 
 
@@ -172,25 +173,63 @@ def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) 
 
 
 class Prices:
-    """The parts of all endpoints of one fleet, brought up to its changes before each choice."""
+    """The parts of all endpoints of one fleet, brought up to its changes before each choice.
 
-    __slots__ = ("_fleet", "_job", "_tokens", "_total", "_valid_until_s", "engine", "parts", "pool", "price_s", "tied")
+    Of few endpoints as numbers, since array operations on so few cost more; else as arrays.
+    """
+
+    __slots__ = (
+        "_fleet",
+        "_job",
+        "_parts",
+        "_price_s",
+        "_tokens",
+        "_total",
+        "_until_s",
+        "engine",
+        "few",
+        "pool",
+        "tied",
+    )
 
     def __init__(self, engine: Engine = ENGINE) -> None:
         self.engine = engine
-        self.parts: Array = np.zeros((len(Part._fields), 0))
+        self.few: list[Part] = []  # each endpoint's; empty where there are many
+        self._parts: Array | None = np.zeros((len(Part._fields), 0))  # None: to be made of `few`
         self.pool = Pool(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, False)
-        self.price_s: Array = np.zeros(0)  # of the last choice
-        self.tied = 0  # endpoints whose prices were equal in it
+        self._price_s: Array | list[float] = np.zeros(0)
+        self.tied = 0  # endpoints whose prices were equal in the last choice
         self._fleet: Fleet | None = None
-        self._valid_until_s = 0.0
+        self._until_s = 0.0
         self._total = 0.0
         self._job: Job | None = None
         self._tokens: Array | float = 0.0
 
+    @property
+    def parts(self) -> Array:
+        if self._parts is None:
+            self._parts = np.array(self.few, np.float64).T
+        return self._parts
+
+    def of(self, at: int) -> Sequence[float]:
+        """The parts of one endpoint."""
+        one: Sequence[float] = self.few[at] if self.few else self.parts[:, at].tolist()
+        return one
+
+    @property
+    def price_s(self) -> Array:
+        """Of the last choice."""
+        if isinstance(self._price_s, list):
+            self._price_s = np.array(self._price_s)
+        return self._price_s
+
+    @price_s.setter
+    def price_s(self, price_s: Array | list[float]) -> None:
+        self._price_s = price_s
+
     def refresh(self, fleet: Fleet) -> None:
         touched = fleet.touched
-        known = fleet is self._fleet and fleet.tracked and fleet.now_s <= self._valid_until_s
+        known = fleet is self._fleet and fleet.tracked and fleet.now_s <= self._until_s
         if not known or touched is None or not self._renewed(fleet, touched):
             self._rebuild(fleet)
         if touched is None or touched:
@@ -212,17 +251,18 @@ class Prices:
             bool(2 * np.count_nonzero(counted.fresh) >= len(fleet)),
         )
         with np.errstate(all="ignore"):  # of numbers that are then not used
-            self.parts = np.array(part(columns, counted, self.pool, self.engine, ARRAYS))
+            self._parts = parts = np.array(part(columns, counted, self.pool, self.engine, ARRAYS))
+        self.few = list(map(Part._make, parts.T.tolist())) if len(fleet) <= FEW else []
         self._fleet = fleet
-        self._total = float(self.parts[5].sum())
-        self._valid_until_s = _valid_until_s(fleet, counted)
+        self._total = float(parts[5].sum())
+        self._until_s = _valid_until_s(fleet, counted)
 
     def _renewed(self, fleet: Fleet, touched: Collection[int]) -> bool:
         """Brings some endpoints up to date; False if all must be: one changes something for the others, or all at
         once cost less."""
         if not touched:
             return True
-        if len(touched) > ONE_BY_ONE and len(touched) > len(fleet) // ONE_BY_ONE:
+        if len(touched) > ONE_BY_ONE + len(fleet) // AS_MANY:
             return False
         pool = Pool(fleet.now_s, *self.pool[1:])
         return all(self._renew(fleet, at, pool) for at in touched)
@@ -230,12 +270,15 @@ class Prices:
     def _renew(self, fleet: Fleet, at: int, pool: Pool) -> bool:
         column = fleet.matrix[:, at].tolist()
         counted = count(column, fleet.now_s, fleet.whole_share, NUMBERS)
-        *_, total, fresh = self.parts[:, at].tolist()
+        *_, total, fresh = self.of(at)
         if counted.fresh != fresh:
             return False
         renewed = part(column, counted, pool, self.engine, NUMBERS)
         self._total += renewed.total - total
-        self.parts[:, at] = renewed
+        if self.few:
+            self.few[at], self._parts = renewed, None
+        else:
+            self.parts[:, at] = renewed
         return True
 
     def tokens(self, job: Job) -> Array | float:
@@ -253,7 +296,7 @@ class Prices:
     @property
     def mean_total(self) -> float:
         """Requests in flight at an endpoint of the pool, in the mean."""
-        return self._total / max(1, len(self.parts[0]))
+        return self._total / max(1, len(self.few) or self.parts.shape[1])
 
 
 def _means(counted: Count, own_in_flight: Array) -> tuple[float, float]:
@@ -297,11 +340,30 @@ def uncached_tokens(job: Job) -> Array | float:
 
 def choose(fleet: Fleet, job: Job, rng: Random, memory: Prices) -> int:
     """The cheapest; of equals the one with the fewest requests, then by chance: other pickers see the same numbers."""
-    memory.price_s = price = prices(fleet, job, memory)
-    return (_choose_of_few if len(fleet) <= FEW else _choose_of_many)(price, memory, rng)
+    memory.refresh(fleet)
+    if not memory.few:
+        memory.price_s = price = prices(fleet, job, memory)
+        return _cheapest_of_many(price, memory, rng)
+    few = prices_of_few(job, memory) if job.adapter_wait_s is None else prices(fleet, job, memory).tolist()
+    memory.price_s = few
+    return _cheapest_of_few(few, memory, rng)
 
 
-def _choose_of_many(price: Array, memory: Prices, rng: Random) -> int:
+def prices_of_few(job: Job, memory: Prices) -> list[float]:
+    """The same as prices(), by the parts as they are, for a job without an adapter."""
+    tokens, others = memory.tokens(job), OTHERS * memory.mean_total
+    if isinstance(tokens, np.ndarray):
+        own = tokens.tolist()
+        price = [(one[2] * others + one[1]) * own[at] + one[0] for at, one in enumerate(memory.few)]
+    else:
+        price = [(one[2] * others + one[1]) * tokens + one[0] for one in memory.few]
+    if job.output_tokens is not None and job.output_tokens >= 0.0 and memory.pool.measured:
+        more = BETA * (min(job.output_tokens, MOST_TOKENS) - memory.pool.mean_output_tokens)
+        price = [price_s + one[4] * more for price_s, one in zip(price, memory.few, strict=True)]
+    return price
+
+
+def _cheapest_of_many(price: Array, memory: Prices, rng: Random) -> int:
     at = int(price.argmin())
     lowest = float(price[at])
     near = price <= _equal_to(lowest)
@@ -318,18 +380,15 @@ def _equal_to(lowest: float) -> float:
     return lowest + min(TIE * (lowest % STANDING_S), TIE_MOST_S)
 
 
-def _choose_of_few(price: Array, memory: Prices, rng: Random) -> int:
-    """The same, for so few endpoints that an array operation costs more than a look at each."""
-    prices = price.tolist()
-    lowest = min(prices)
+def _cheapest_of_few(price: list[float], memory: Prices, rng: Random) -> int:
+    lowest = min(price)
     most = _equal_to(lowest)
-    near = [at for at, one in enumerate(prices) if one <= most]
+    near = [at for at, one in enumerate(price) if one <= most]
     memory.tied = len(near)
     if len(near) <= 1:
-        return int(prices.index(lowest))
-    requests = memory.parts[5].tolist()
-    fewest = min(requests[at] for at in near)
-    among = [at for at in near if requests[at] == fewest]
+        return price.index(lowest)
+    fewest = min(memory.few[at].total for at in near)
+    among = [at for at in near if memory.few[at].total == fewest]
     return among[rng.randrange(len(among))]
 
 
@@ -350,7 +409,7 @@ def forecast(job: Job, memory: Prices, at: int) -> Forecast:
     """By the parts of the last choice."""
     tokens = memory.tokens(job)
     own = float(tokens[at]) if isinstance(tokens, np.ndarray) else tokens
-    _, _, prompt_token_s, ttft_s, gap_s, total, _ = memory.parts[:, at].tolist()
+    _, _, prompt_token_s, ttft_s, gap_s, total, _ = memory.of(at)
     load_s = float(job.adapter_wait_s[at]) if job.adapter_wait_s is not None else 0.0
     ttft_s += prompt_token_s * own + load_s
     return Forecast(ttft_s, max(0.0, ttft_s - prompt_token_s * own - gap_s), gap_s, total, memory.pool.measured)

@@ -12,9 +12,10 @@ import math
 
 import numpy as np
 
-from controller.policies.fleet import Array, Fleet, queue_of
+from controller.policies.fleet import FIELDS, Array, Fleet, queue_of
 from controller.policies.price import COUNT_LIMIT_S, ENGINE, FROZEN_S, LONGEST_S, MOST_REQUESTS, Engine
 
+_SENDS, _SENT_RATE = FIELDS.index("sends"), FIELDS.index("sent_rate")
 PACE_S = 0.7  # a pace follows its pod with this time constant
 FULL_WEIGHT = 4.0  # so many decoding requests, for a gap to count in full
 ALIKE = (0.87, 1.15)  # a ratio between these is noise
@@ -130,14 +131,14 @@ def _follow_queues(fleet: Fleet, passed_s: float) -> None:
 
 def sent(fleet: Fleet, at: int, uncached_tokens: float) -> None:
     """A request of our own went to an endpoint."""
-    fleet.sends[at] += 1.0
+    fleet.cells[_SENDS, at] += 1.0
     others_sent(fleet, at, uncached_tokens)
 
 
 def others_sent(fleet: Fleet, at: int, uncached_tokens: float) -> None:
     """So many prompt tokens went there, by whomever."""
     if 0.0 < uncached_tokens < 1e9:
-        fleet.sent_rate[at] += uncached_tokens / SENT_S
+        fleet.cells[_SENT_RATE, at] += uncached_tokens / SENT_S
 
 
 def _measure(fleet: Fleet, engine: Engine, passed_s: float) -> tuple[Array, Array]:

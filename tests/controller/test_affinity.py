@@ -162,10 +162,10 @@ def test_a_subset_of_all_is_no_subset_and_costs_nothing() -> None:
     picker = Picker(made, rng=Random(1))
     request = ask("hi", subset=("10.0.0.1", "10.0.0.2"))
     picked(picker, request)
-    parts = picker.memory.parts
+    few = picker.memory.few
 
     picked(picker, request, 0.001)
-    assert picker.memory.parts is parts
+    assert picker.memory.few is few
 
 
 def test_what_people_look_at_does_not_disturb_the_next_pick() -> None:

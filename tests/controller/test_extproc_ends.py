@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import grpc
@@ -72,3 +73,65 @@ def test_a_body_that_stalls_after_a_fault_of_ours_does_not_end_in_order() -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "head", broken)
         serve(body, pod("a"), failure_mode="FailOpen", request_limit_s=0.3)
+
+
+def counted(served: Served) -> None:
+    now = time.monotonic()
+    served.table.apply(frame({"a": kernel(0, at=now)}), now)
+    assert served.processor.ends_with_request()
+
+
+def test_where_the_kernel_counts_large_bodies_and_refusals_come_whole_with_the_end() -> None:
+    large = b'{"model": "m", "prompt": "' + b"x" * 200_000 + b'"}'
+
+    async def body(served: Served) -> None:
+        counted(served)
+        call = served.call()
+        answers = await ask(call, m.headers(FULL_DUPLEX), m.body(large), answers=5)
+        assert m.streamed(answers[1:])[0] == large
+        assert await call.read() is grpc.aio.EOF
+
+        refused = served.call()
+        (answer,) = await ask(refused, m.headers(FULL_DUPLEX), m.body(b"no json"), answers=1)
+        assert m.read(answer).immediate_response.status.code == 400
+        assert await refused.code() is grpc.StatusCode.OK
+
+    serve(body, pod("a"))
+
+
+def test_a_streamed_body_may_take_longer_than_the_limit_once_it_has_its_endpoint() -> None:
+    async def body(served: Served) -> None:
+        counted(served)
+        call = served.call()
+        await ask(call, m.headers(STREAMED), m.body(b"one", ends=False), answers=2)
+        await asyncio.sleep(0.1)
+        assert m.kinds(await ask(call, m.body(b"two"), answers=1)) == ["request_body"]
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+    serve(body, pod("a"), request_limit_s=0.02)
+
+
+def test_a_gateway_that_closes_before_its_request_is_whole_leaves_nothing() -> None:
+    async def body(served: Served) -> None:
+        counted(served)
+        call = served.call()
+        await call.write(m.headers(FULL_DUPLEX))
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.CANCELLED
+        await until(lambda: served.processor.open == 0)
+        assert served.ledger.own == 0
+
+    serve(body, pod("a"))
+
+
+def test_streams_stay_for_the_response_unless_kernels_count_all() -> None:
+    async def body(served: Served) -> None:
+        assert not served.processor.ends_with_request()
+        now = time.monotonic()
+        served.table.apply(frame({"a": kernel(0, at=now)}), now)
+        assert not served.processor.ends_with_request()
+        served.table.apply(frame({"a": kernel(0, at=now), "b": kernel(0, at=now)}), now)
+        assert served.processor.ends_with_request()
+
+    serve(body, pod("a"), pod("b"))

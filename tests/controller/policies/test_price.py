@@ -16,11 +16,12 @@ from controller.policies.price import (
     SIGNAL_LIMIT_S,
     SONDE,
     Prices,
-    _choose_of_few,
-    _choose_of_many,
+    _cheapest_of_few,
+    _cheapest_of_many,
     choose,
     forecast,
     prices,
+    prices_of_few,
 )
 from tests.controller.policies.fleets import NOW_S, any_fleets, fleet, measured
 
@@ -274,8 +275,20 @@ def test_few_endpoints_and_many_are_chosen_from_alike(pool: Fleet, seed: int) ->
     memory = Prices()
     price = prices(pool, JOB, memory)
 
-    few, tied = _choose_of_few(price, memory, Random(seed)), memory.tied
-    assert (few, tied) == (_choose_of_many(price, memory, Random(seed)), memory.tied)
+    few, tied = _cheapest_of_few(price.tolist(), memory, Random(seed)), memory.tied
+    assert (few, tied) == (_cheapest_of_many(price, memory, Random(seed)), memory.tied)
+
+
+@given(any_fleets(12), st.floats(), st.none() | st.floats(), st.none() | st.integers(0, 1 << 20))
+def test_few_endpoints_have_the_prices_of_many(
+    pool: Fleet, tokens: float, output: float | None, cached: int | None
+) -> None:
+    uncached = None if cached is None else np.random.default_rng(cached).uniform(-10, 5000, len(pool))
+    job, memory = Job(tokens, output, uncached), Prices()
+    by_array = prices(pool, job, memory).tolist()
+
+    assert prices_of_few(job, memory) == by_array
+    assert memory.few == [tuple(memory.of(at)) for at in range(len(pool))]
 
 
 def test_when_much_has_changed_all_prices_are_computed_at_once() -> None:
