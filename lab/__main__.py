@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from lab.config import CompareConfig, DemoConfig, EngineConfig, LoadConfig, parse
+from lab.direct.config import SteerConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _load(config)
         case CompareConfig():
             return _compare(config)
+        case SteerConfig():
+            return _steer(config)
 
 
 def _demo(config: DemoConfig) -> int:
@@ -46,8 +49,14 @@ def _compare(config: CompareConfig) -> int:
     return compare.main(config)
 
 
+def _steer(config: SteerConfig) -> int:
+    from lab.direct import run
+
+    return run.main(config)
+
+
 def _load(config: LoadConfig) -> int:
-    from lab import load, summary
+    from lab import load, results, summary
     from lab.workload import Workload, schedule
 
     work = Workload(
@@ -57,9 +66,14 @@ def _load(config: LoadConfig) -> int:
         arrivals=config.arrivals,
         stream_share=config.stream_share,
     )
-    target = load.Target(config.host, config.port, config.model_name)
-    results = asyncio.run(load.send(schedule(work, config.seed), target))
-    came_to = summary.summarize("load", results)
+    number, of = config.part
+    label = f"lab-{number}" if of > 1 else "lab"
+    target = load.Target(config.host, config.port, config.model_name, label=label, keep_alive=config.keep_alive)
+    requests = schedule(work, config.seed)[number - 1 :: of]
+    came = asyncio.run(load.send(requests, target, begin_s=config.start_at_s))
+    if config.out is not None:
+        results.write(config.out, came)
+    came_to = summary.summarize("load", came)
     for line in summary.table([came_to], {pod: pod for pod in sorted(came_to.by_pod)}):
         print(line)
     for error, count in came_to.errors.items():

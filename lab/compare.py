@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lab import envoy, home, load, manifests, pairs, pictures, stack, substrate, trials, verdict, wire
 from lab.config import MODEL, CompareConfig, Kind
+from lab.faults import leaves
 from lab.home import Home
 from lab.load import Result, Target
 from lab.processes import ProcessError
@@ -43,7 +44,7 @@ def main(config: CompareConfig) -> int:
         _on_ground(config)
         status = 0
     except* FAILURES as failed:
-        for line in _leaves(failed):
+        for line in leaves(failed):
             print(f"sonde-lab: {line}")
     except* (KeyboardInterrupt, asyncio.CancelledError):
         print("sonde-lab: stopped")
@@ -200,10 +201,3 @@ def _report(samples: Sequence[Sample], config: CompareConfig) -> None:
 
 def _say(what: str) -> None:
     print(f"... {what}", flush=True)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[str]:
-    found: list[str] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [str(error) or type(error).__name__]
-    return found

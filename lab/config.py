@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import NoReturn
 
 from controller.policies.registry import POLICIES
 from lab.batching import Model
+from lab.direct.config import SteerConfig, add_flags
 from lab.envoy import BodyMode
+from lab.forms import name, number, some_of, which_part
 from lab.knobs import Knobs
 from lab.trials import SCENARIOS
 from lab.workload import LENGTHS, Arrivals
@@ -78,6 +79,10 @@ class LoadConfig:
     arrivals: Arrivals
     lengths: str
     stream_share: float
+    keep_alive: bool
+    part: tuple[int, int]  # this one of so many: every so manyth request
+    start_at_s: float | None  # on the machine's monotonic clock; None: at once
+    out: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ class CompareConfig:
     out: Path | None
 
 
-Config = DemoConfig | EngineConfig | LoadConfig | CompareConfig
+Config = DemoConfig | EngineConfig | LoadConfig | CompareConfig | SteerConfig
 
 
 def parse(arguments: Sequence[str]) -> Config:
@@ -127,6 +132,10 @@ def parse(arguments: Sequence[str]) -> Config:
             arrivals=Arrivals(flags.arrivals),
             lengths=flags.lengths,
             stream_share=flags.stream_share,
+            keep_alive=not flags.new_connections,
+            part=flags.part,
+            start_at_s=flags.start_at,
+            out=flags.out,
         )
     if flags.command == "compare":
         return CompareConfig(
@@ -142,6 +151,8 @@ def parse(arguments: Sequence[str]) -> Config:
             substrate=None if flags.substrate == "auto" else Kind(flags.substrate),
             out=flags.out,
         )
+    if flags.command == "steer":
+        return SteerConfig(**{field.name: getattr(flags, field.name) for field in fields(SteerConfig)})
     demo = flags.command == "demo"
     return DemoConfig(
         lab=flags.name,
@@ -178,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_contest(demo)
     _add_lab(commands.add_parser("up", help="the lab without load, until Ctrl-C", allow_abbrev=False))
     _add_compare(commands.add_parser("compare", help="policies against each other, live", allow_abbrev=False))
+    add_flags(commands.add_parser("steer", help="direct clients of a Service, steered or not", allow_abbrev=False))
     _add_engine(commands.add_parser("engine", help="one simulated engine", allow_abbrev=False))
     _add_load(commands.add_parser("load", help="send one load to one address", allow_abbrev=False))
     return parser
@@ -186,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_place(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--seed", type=int, default=1, help="of arrivals, lengths and ties (default %(default)s)")
-    add("--pods", type=_number(int, 3, 32), default=4, metavar="N", help="default %(default)s")
+    add("--pods", type=number(int, 3, 32), default=4, metavar="N", help="default %(default)s")
     add(
         "--substrate",
         choices=("auto", *(kind.value for kind in Kind)),
@@ -195,7 +207,7 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--name",
-        type=_name,
+        type=name,
         default=DEFAULT_LAB,
         help="prefix of everything made on this machine (default %(default)s)",
     )
@@ -206,7 +218,7 @@ def _add_lab(parser: argparse.ArgumentParser) -> None:
     _add_place(parser)
     add(
         "--slow",
-        type=_number(float, 1, 100),
+        type=number(float, 1, 100),
         default=2.5,
         metavar="FACTOR",
         help="how much longer the second pod's steps take (default %(default)s)",
@@ -221,17 +233,17 @@ def _add_lab(parser: argparse.ArgumentParser) -> None:
 
 def _add_contest(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--rate", type=_number(float, 0.1, 200), default=17.0, metavar="REQ/S", help="default %(default)s")
+    add("--rate", type=number(float, 0.1, 200), default=17.0, metavar="REQ/S", help="default %(default)s")
     add(
         "--duration",
-        type=_number(float, 1, 3600),
+        type=number(float, 1, 3600),
         default=16.0,
         metavar="SECONDS",
         help="of each arm's load (default %(default)s)",
     )
     add(
         "--hang",
-        type=_number(float, 0.1, 50),
+        type=number(float, 0.1, 50),
         default=5.0,
         metavar="SECONDS",
         help="how long the third pod stands still from half time on (default %(default)s)",
@@ -244,38 +256,38 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     _add_place(parser)
     parser.set_defaults(pods=6)
-    add("--rate", type=_number(float, 0.1, 200), default=20.0, metavar="REQ/S", help="default %(default)s")
+    add("--rate", type=number(float, 0.1, 200), default=20.0, metavar="REQ/S", help="default %(default)s")
     add(
         "--duration",
-        type=_number(float, 2, 3600),
+        type=number(float, 2, 3600),
         default=15.0,
         metavar="SECONDS",
         help="of each arm's load (default %(default)s)",
     )
     add(
         "--rounds",
-        type=_number(int, 1, 100),
+        type=number(int, 1, 100),
         default=3,
         metavar="N",
         help="each with its own arrivals, the same for all policies (default %(default)s)",
     )
     add(
         "--scenarios",
-        type=_some_of(SCENARIOS),
+        type=some_of(SCENARIOS),
         default=tuple(SCENARIOS),
         metavar="A,B",
         help=f"of {','.join(SCENARIOS)} (default all)",
     )
     add(
         "--policies",
-        type=_some_of(POLICIES),
+        type=some_of(POLICIES),
         default=COMPARED,
         metavar="A,B",
         help=f"of {','.join(POLICIES)} (default {','.join(COMPARED)})",
     )
     add(
         "--limit",
-        type=_number(float, 1, 1e6),
+        type=number(float, 1, 1e6),
         default=3600.0,
         metavar="SECONDS",
         help="after which no further arm begins (default %(default)s)",
@@ -287,11 +299,11 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     defaults = Model()
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="default %(default)s")
-    add("--port", type=_number(int, 0, 65535), default=8000, help="default %(default)s")
-    add("--control-port", type=_number(int, 0, 65535), help="a second port for /lab/knobs (default: none)")
+    add("--port", type=number(int, 0, 65535), default=8000, help="default %(default)s")
+    add("--control-port", type=number(int, 0, 65535), help="a second port for /lab/knobs (default: none)")
     add("--pod", default="pod-1", metavar="NAME", help="sent as x-sonde-pod (default %(default)s)")
     add("--model", default=MODEL, metavar="NAME", help="the model's name (default %(default)s)")
-    positive = _number(float, 0, 1e6)
+    positive = number(float, 0, 1e6)
     add("--step-s", type=positive, default=defaults.step_s, help="of an empty step (default %(default)s)")
     add("--sequence-s", type=positive, default=defaults.sequence_s, help="more for each sequence (default %(default)s)")
     add("--kv-token-s", type=positive, default=defaults.kv_token_s, help="for each token held (default %(default)s)")
@@ -301,11 +313,11 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         default=defaults.prefill_token_s,
         help="for each prompt token computed (default %(default)s)",
     )
-    count = _number(int, 1, 1 << 30)
+    count = number(int, 1, 1 << 30)
     add("--max-sequences", type=count, default=defaults.max_sequences, help="at once (default %(default)s)")
     add("--max-step-tokens", type=count, default=defaults.max_step_tokens, help="in one step (default %(default)s)")
     add("--kv-tokens", type=count, default=defaults.kv_tokens, help="that memory holds (default %(default)s)")
-    add("--slow", type=_number(float, 0.001, 1000), default=1.0, metavar="FACTOR", help="of every step (default 1)")
+    add("--slow", type=number(float, 0.001, 1000), default=1.0, metavar="FACTOR", help="of every step (default 1)")
     add(
         "--header",
         choices=("early", "late"),
@@ -314,20 +326,20 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--keep-alive",
-        type=_number(float, 0.001, 3600),
+        type=number(float, 0.001, 3600),
         metavar="SECONDS",
         help="interval of SSE comments before the first token (default: none)",
     )
     add(
         "--idle-timeout",
-        type=_number(float, 0.01, 1e6),
+        type=number(float, 0.01, 1e6),
         default=5.0,
         metavar="SECONDS",
         help="after which an idle connection is closed (default %(default)s, as vLLM)",
     )
     add(
         "--prefix-cache-tokens",
-        type=_number(int, 0, 1 << 30),
+        type=number(int, 0, 1 << 30),
         default=0,
         metavar="TOKENS",
         help="of earlier prompts that need not be computed again (default %(default)s)",
@@ -338,46 +350,18 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 def _add_load(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="default %(default)s")
-    add("--port", type=_number(int, 1, 65535), default=8080, help="default %(default)s")
+    add("--port", type=number(int, 1, 65535), default=8080, help="default %(default)s")
     add("--model", default=MODEL, metavar="NAME", help="the model's name (default %(default)s)")
     add("--seed", type=int, default=1, help="of arrivals and lengths (default %(default)s)")
-    add("--rate", type=_number(float, 0.01, 1000), default=10.0, metavar="REQ/S", help="default %(default)s")
-    add("--duration", type=_number(float, 0.1, 3600), default=10.0, metavar="SECONDS", help="default %(default)s")
+    add("--rate", type=number(float, 0.01, 1000), default=10.0, metavar="REQ/S", help="default %(default)s")
+    add("--duration", type=number(float, 0.1, 3600), default=10.0, metavar="SECONDS", help="default %(default)s")
     add("--arrivals", choices=[kind.value for kind in Arrivals], default="poisson", help="default %(default)s")
     add("--lengths", choices=sorted(LENGTHS), default="azure-conv", help="default %(default)s")
-    add("--stream-share", type=_number(float, 0, 1), default=1.0, metavar="SHARE", help="default %(default)s")
-
-
-def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g}")
-        return value
-
-    return read
-
-
-def _name(text: str) -> str:
-    # it becomes part of paths, cgroup names and namespaces
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not made of a letter and up to 30 of a-z, 0-9 and '-'")
-    return text
-
-
-def _some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    names = tuple(known)
-
-    def read(text: str) -> tuple[str, ...]:
-        chosen = tuple(dict.fromkeys(text.split(",")))
-        if unknown := [name for name in chosen if name not in names]:
-            raise argparse.ArgumentTypeError(f"got {unknown[0]!r}, expected some of {','.join(names)}")
-        return chosen
-
-    return read
+    add("--stream-share", type=number(float, 0, 1), default=1.0, metavar="SHARE", help="default %(default)s")
+    add("--new-connections", action="store_true", help="one for each request, as clients without keep-alive make")
+    add("--part", type=which_part, default=(1, 1), metavar="K/N", help="only each Nth request, from the Kth on")
+    add("--start-at", type=float, metavar="SECONDS", help="of the machine's monotonic clock (default: at once)")
+    add("--out", type=Path, metavar="FILE", help="one JSON line for each request")
 
 
 def _arms(text: str) -> tuple[str, ...]:

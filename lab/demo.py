@@ -8,11 +8,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from lab import contest, envoy, home, relay, stack, story, substrate, wire
 from lab.config import DemoConfig, Kind
+from lab.faults import leaves
 from lab.home import Home
 from lab.load import Progress
 from lab.panel import Panel
@@ -35,7 +36,7 @@ def main(config: DemoConfig) -> int:
     except* BrokenPipeError:  # nobody reads on: the lab has been taken down, there is nobody to tell
         screen.mute()
     except* (ProcessError, StackError, GroundError, home.HomeError, wire.CallError, OSError) as failed:
-        for line in _leaves(failed):
+        for line in leaves(failed):
             screen.say(f"sonde-lab: {line}")
     except* (KeyboardInterrupt, asyncio.CancelledError):
         screen.say("sonde-lab: stopped")
@@ -166,11 +167,3 @@ async def _contest(lab: Stack, config: DemoConfig, panel: Panel) -> int:
     panel.end()
     panel.say(["", *story.outcome(arms, lab.ground)])
     return sum(result.error is not None for arm in arms for result in arm.results)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[str]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield str(error) or type(error).__name__

@@ -63,13 +63,19 @@ class Target:
     model: str
     timeout_s: float = 60.0
     label: str = "lab"  # begins every x-request-id
+    keep_alive: bool = True  # False: a new connection for each request
 
 
-async def send(schedule: Sequence[Request], target: Target, progress: Progress | None = None) -> tuple[Result, ...]:
-    """Sends all requests and waits for all answers. Results are in the order of the schedule."""
+async def send(
+    schedule: Sequence[Request], target: Target, progress: Progress | None = None, begin_s: float | None = None
+) -> tuple[Result, ...]:
+    """Sends all requests and waits for all answers. Results are in the order of the schedule.
+
+    `begin_s`: when the schedule starts, on the loop's clock, so that several senders can start it together; else now.
+    """
     watched = progress or Progress(len(schedule))
-    pool = Pool(target.host, target.port)
-    started_s = asyncio.get_running_loop().time()
+    pool = Pool(target.host, target.port, target.keep_alive)
+    started_s = asyncio.get_running_loop().time() if begin_s is None else begin_s
 
     async def one(request: Request) -> Result:
         result = await _exchange(request, target, pool, started_s, watched.by_pod)
@@ -93,9 +99,10 @@ async def send(schedule: Sequence[Request], target: Target, progress: Progress |
 class Pool:
     """Idle keep-alive connections to one address, the most recently used first."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, keep_alive: bool = True) -> None:
         self._host = host
         self._port = port
+        self._keep_alive = keep_alive
         self._idle: list[tuple[float, Client]] = []
 
     async def take(self) -> Client:
@@ -109,7 +116,7 @@ class Pool:
         return client
 
     def give(self, client: Client) -> None:
-        if client.usable:
+        if client.usable and self._keep_alive:
             self._idle.append((time.monotonic(), client))
         else:
             client.close()

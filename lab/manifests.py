@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from agent.cluster.objects import BALANCE_SERVICE
+
 NAMESPACE = "default"
 POOL = "lab"
 AGENT_LABEL = {"app.kubernetes.io/name": "sonde-agent"}
@@ -26,11 +28,13 @@ class LabPod:
     container_id: str
 
 
-def pool(port: int) -> Json:
+def pool(port: int, service: str | None = None) -> Json:
+    """`service`: whose connections may be steered to its pods."""
+    annotations = {BALANCE_SERVICE: service} if service else {}
     return {
         "apiVersion": "inference.networking.k8s.io/v1",
         "kind": "InferencePool",
-        "metadata": {"name": POOL, "namespace": NAMESPACE},
+        "metadata": {"name": POOL, "namespace": NAMESPACE, "annotations": annotations},
         "spec": {
             "selector": {"matchLabels": {"app": POOL}},
             "targetPorts": [{"number": port}],
@@ -39,7 +43,22 @@ def pool(port: int) -> Json:
     }
 
 
-def pod(spec: LabPod, node: str, port: int, ready: bool = True) -> Json:
+def service(name: str, ip: str, port: int, target_port: int) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": ip,
+            "clusterIPs": [ip],
+            "selector": {"app": POOL},
+            "ports": [{"port": port, "targetPort": target_port, "protocol": "TCP"}],
+        },
+    }
+
+
+def pod(spec: LabPod, node: str, port: int, ready: bool = True, app: str = POOL) -> Json:
     status = _status(spec.ip, ready) | {"qosClass": "Burstable"}
     status["containerStatuses"] = [
         {"name": "engine", "ready": ready, "containerID": f"containerd://{spec.container_id}"}
@@ -47,7 +66,7 @@ def pod(spec: LabPod, node: str, port: int, ready: bool = True) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": spec.name, "namespace": NAMESPACE, "uid": spec.uid, "labels": {"app": POOL}},
+        "metadata": {"name": spec.name, "namespace": NAMESPACE, "uid": spec.uid, "labels": {"app": app}},
         "spec": {"nodeName": node, "containers": [{"name": "engine", "ports": [{"containerPort": port}]}]},
         "status": status,
     }

@@ -46,6 +46,10 @@ class Process:
         status = await self._child.wait()
         raise self.failure(f"ended with status {status}")
 
+    async def finished(self) -> int:
+        """Waits for the end, which is wanted; the status."""
+        return await self._child.wait()
+
     async def stop(self, grace_s: float = GRACE_S) -> None:
         """SIGTERM, and SIGKILL for what does not end in time."""
         if not self.running:

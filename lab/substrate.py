@@ -176,14 +176,15 @@ def program(package: str, *arguments: str) -> list[str]:
 
 
 def _pods(lab: str, ips: Sequence[str], seed: int) -> tuple[LabPod, ...]:
-    return tuple(_pod(f"{lab}-{seed}-{index}", pod_name(index), ip) for index, ip in enumerate(ips))
+    return tuple(lab_pod(f"{lab}-{seed}-{index}", pod_name(index), ip) for index, ip in enumerate(ips))
 
 
 def pod_name(index: int) -> str:
     return f"pod-{index + 1}"
 
 
-def _pod(identity: str, name: str, ip: str) -> LabPod:
+def lab_pod(identity: str, name: str, ip: str) -> LabPod:
+    """One whose uid and container follow from its identity."""
     uid = uuid.uuid5(uuid.NAMESPACE_OID, identity)
     return LabPod(name, str(uid), ip, hashlib.sha256(identity.encode()).hexdigest())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lab import results
 from lab.__main__ import main
 
 
@@ -23,3 +24,29 @@ def test_without_envoy_it_says_what_to_do(capsys, monkeypatch):
     assert capsys.readouterr().out == (
         "sonde-lab: no Envoy found: run 'make setup', or name its binary in $SONDE_ENVOY\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["steer", "--arms", "steer,best"], "argument --arms: got 'best', expected some of kube-proxy,equal,steer"),
+        (["steer", "--pods", "2"], "argument --pods: 2 is not between 3 and 30"),
+        (["load", "--part", "4/3"], "argument --part: '4/3' is not such as 1/3, the first of three"),
+    ],
+)
+def test_a_bad_value_is_one_line(capsys, arguments, said):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_parts_of_a_load_are_all_of_it(tmp_path, capsys):
+    common = ["load", "--rate", "50", "--duration", "0.5", "--port", "1"]
+    files = [tmp_path / part for part in "123"]
+    for at, file in enumerate(files):
+        main([*common, "--part", f"{at + 1}/3", "--out", str(file)])
+    main([*common, "--out", str(tmp_path / "whole")])
+    parts = [one.request for file in files for one in results.read(file)]
+    assert sorted(parts, key=lambda request: request.index) == [one.request for one in results.read(tmp_path / "whole")]
+    assert {one.error for file in files for one in results.read(file)} != {None}  # nobody listens there

@@ -158,3 +158,28 @@ def test_a_comment_is_no_token():
     raw = STREAM + b"e\r\n: keep-alive\n\n\r\na\r\ndata: {}\n\n\r\n0\r\n\r\n"
     result = run(answer_with(raw))
     assert (result.error, result.events, result.gaps_s) == (None, 1, ())
+
+
+def test_with_new_connections_each_request_has_one_of_its_own():
+    async def body(keep_alive: bool) -> int:
+        async with engine() as lab:
+            where = Target("127.0.0.1", lab.port, "lab", keep_alive=keep_alive)
+            results = await send(requests(0, 0.3, 0.6), where)
+            assert [result.error for result in results] == [None] * 3
+            return len({record.peer for record in lab.records})
+
+    assert run(body(keep_alive=False)) == 3
+    assert run(body(keep_alive=True)) == 1
+
+
+def test_senders_that_are_told_when_begin_together():
+    async def body():
+        async with engine() as lab:
+            begin_s = asyncio.get_running_loop().time() + 0.3
+            first, second = await asyncio.gather(
+                *(send(requests(0.0), target(lab.port), begin_s=begin_s) for _ in "ab")
+            )
+        assert first[0].sent_s >= 0.0
+        assert second[0].sent_s >= 0.0
+
+    run(body())
