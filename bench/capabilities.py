@@ -17,10 +17,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent.kernel import cgroups, pins
+from lab import manifests
+from lab.manifests import LabPod
 
 WANTED = ("bpf", "net_admin", "perfmon")
 LIMIT_S = 90.0
 STARTED = "running node="
+UNABLE = "tables cannot be kept"
 
 
 def limited(capabilities: Sequence[str], command: Sequence[str]) -> list[str]:
@@ -30,8 +33,8 @@ def limited(capabilities: Sequence[str], command: Sequence[str]) -> list[str]:
     return [*setpriv, sys.executable, "-m", "agent", *command]
 
 
-def load(where: Sequence[str], cgroup: Path, capabilities: Sequence[str]) -> str:
-    command = limited(capabilities, ["load", *where, "--attach-cgroup", str(cgroup)])
+def load(where: Sequence[str], cgroup: Path, capabilities: Sequence[str], *more: str) -> str:
+    command = limited(capabilities, ["load", *where, "--attach-cgroup", str(cgroup), *more])
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     return "works" if done.returncode == 0 else _last(done.stdout + done.stderr)
 
@@ -42,9 +45,10 @@ def unload(where: Sequence[str], capabilities: Sequence[str]) -> str:
     return "works" if done.returncode == 0 else _last(done.stdout + done.stderr)
 
 
-def run(where: Sequence[str], cgroup: Path, capabilities: Sequence[str]) -> str:
-    """Whether the agent starts and stays for a second."""
+def run(where: Sequence[str], cgroup: Path, capabilities: Sequence[str], objects: Sequence[manifests.Json] = ()) -> str:
+    """Whether the agent starts, stays for some seconds and can write its tables."""
     with tempfile.TemporaryDirectory() as folder:
+        manifests.write(Path(folder), objects)
         flags = ["--manifests", folder, "--cgroup-root", str(cgroup), "--bind", "127.0.0.1", "--node-name", "n"]
         ports = ["--port", "0", "--metrics-port", "0", "--health-port", "0"]
         command = limited(capabilities, ["run", *where, *flags, *ports])
@@ -58,12 +62,18 @@ def run(where: Sequence[str], cgroup: Path, capabilities: Sequence[str]) -> str:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    return "works" if alive and STARTED in said else _last(said)
+    return "works" if alive and STARTED in said and UNABLE not in said else _last(said)
 
 
 def _last(said: str) -> str:
     lines = said.strip().splitlines()
     return f"fails: {lines[-1][-100:]}" if lines else "fails without a word"
+
+
+def steered() -> list[manifests.Json]:
+    """A pool that names its Service, so that there is a table to write."""
+    pod = LabPod("pod-1", "00000000-0000-4000-8000-000000000001", "10.88.9.1", "")
+    return [manifests.pool(8000, "lab"), manifests.service("lab", "10.96.9.9", 80, 8000), manifests.pod(pod, "n", 8000)]
 
 
 @contextlib.contextmanager
@@ -78,6 +88,17 @@ def ground() -> Iterator[tuple[list[str], Path]]:
         pins.remove(place)
         place.lock.unlink(missing_ok=True)
         cgroup.rmdir()
+
+
+def steering(where: Sequence[str], cgroup: Path) -> Iterator[tuple[str, Sequence[str], str]]:
+    """The same with the programs that steer, each time on a ground where nothing is attached."""
+    for held in (WANTED, *(tuple(name for name in WANTED if name != without) for without in WANTED)):
+        yield "`load --steer`", held, load(where, cgroup, held, "--steer")
+        unload(where, ())
+    load(where, cgroup, WANTED, "--steer")
+    for less in (("bpf",), ()):
+        yield "`run`, steering", less, run(where, cgroup, less, steered())
+    yield "`unload`", (), unload(where, ())
 
 
 def main() -> int:
@@ -96,6 +117,8 @@ def main() -> int:
         for held in (("bpf",), ()):
             print(f"| `run` | {' '.join(held) or 'none'} | {run(where, cgroup, held)} |", flush=True)
         print(f"| `unload` | none | {unload(where, ())} |", flush=True)
+        for command, held, came in steering(where, cgroup):
+            print(f"| {command} | {' '.join(held) or 'none'} | {came} |", flush=True)
     return 0
 
 

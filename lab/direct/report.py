@@ -33,7 +33,8 @@ def table(rounds: Sequence[Came], pods: Sequence[str], notes: Mapping[str, str])
     for arm in arms:
         results = _results(rounds, arm)
         failed = sum(one.error is not None for one in results)
-        times = [_time(own, base) for own, base in zip(_times_s(results), first, strict=True)]
+        bases = [None] * len(first) if arm == arms[0] else first
+        times = [_time(own, base) for own, base in zip(_times_s(results), bases, strict=True)]
         lines.append([arm, str(len(results)), str(failed), *times, *_shares(_counted(results), pods)])
         told = [one.told for one in rounds if one.arm == arm and one.told]
         if told:
@@ -58,7 +59,7 @@ def _times_s(results: Sequence[Result]) -> list[float | None]:
 def _time(own_s: float | None, base_s: float | None) -> str:
     if own_s is None:
         return "-"
-    ratio = f" ({own_s / base_s:.2f}x)" if base_s and own_s != base_s else ""
+    ratio = f" ({own_s / base_s:.2f}x)" if base_s else ""
     return f"{own_s * 1e3:.0f} ms{ratio}"
 
 

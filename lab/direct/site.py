@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lab import manifests, processes, results
 from lab.config import MODEL
@@ -75,16 +76,18 @@ class Site:
         await processes.listening(process, place.ip, ports.agent, LISTEN_LIMIT_S)
         return process
 
-    async def controller(self, seed: int, stack: contextlib.AsyncExitStack) -> Process:
-        ground, ports = self.ground, self.ground.ports
+    async def controller(self, seed: int, stack: contextlib.AsyncExitStack, *more: str) -> Process:
+        """`more`: flags that count for more than these."""
+        ground = self.ground
         command = program(
             "controller",
             *("--pool-name", manifests.POOL, "--pool-namespace", manifests.NAMESPACE, "--bind", ground.controller_ip),
             *("--manifests", str(self.home.manifests), "--seed", str(seed), "--drain-delay=0s"),
-            *("--agent-plain-text", "--weights-port", str(WEIGHTS_PORT)),
+            *("--agent-plain-text", "--weights-port", str(WEIGHTS_PORT), *more),
         )
-        process = await self.start("controller", ground.apart(command), stack)
-        await processes.listening(process, ground.controller_ip, ports.metrics, LISTEN_LIMIT_S)
+        port = next((int(value) for flag, value in pairwise(more) if flag == "--weights-port"), WEIGHTS_PORT)
+        process = await self.start(f"controller-{port}", ground.apart(command), stack)
+        await processes.listening(process, ground.controller_ip, port, LISTEN_LIMIT_S)
         return process
 
     async def load(self, config: SteerConfig, seed: int, arm: str) -> list[Result]:
@@ -139,9 +142,8 @@ async def standing(ground: NodesGround, home: Home, slow: float, steers: bool = 
 @contextlib.asynccontextmanager
 async def arm(site: Site, name: str, seed: int) -> AsyncIterator[None]:
     """Agents and a controller as this arm has them. Raises ProcessError."""
-    steers = [] if name == KUBE_PROXY else ["--steer"]
-    if name == STEER:
-        steers += ["--weights-from", f"{site.ground.controller_ip}:{WEIGHTS_PORT}"]
+    name_service(site, name != KUBE_PROXY)
+    steers = ["--weights-from", f"{site.ground.controller_ip}:{WEIGHTS_PORT}"] if name == STEER else []
     async with contextlib.AsyncExitStack() as stack:
         await site.controller(seed, stack)
         for place in site.ground.agents:
@@ -149,9 +151,15 @@ async def arm(site: Site, name: str, seed: int) -> AsyncIterator[None]:
         yield
 
 
+def name_service(site: Site, named: bool) -> None:
+    """Whether the pool names the Service: only then its connections are steered."""
+    pool = manifests.pool(site.ground.ports.engine, SERVICE if named else None)
+    manifests.write(site.home.manifests, [pool])
+
+
 def write_manifests(ground: NodesGround, home: Home) -> None:
     port = ground.ports.engine
-    objects = [manifests.pool(port, SERVICE), manifests.service(SERVICE, *SERVICE_ADDRESS, port)]
+    objects = [manifests.pool(port), manifests.service(SERVICE, *SERVICE_ADDRESS, port)]
     objects += [manifests.pod(place.pod, ground.name(place.node), port) for place in ground.pods]
     objects += [manifests.pod(place.pod, ground.name(place.node), port, app=CLIENT) for place in ground.clients]
     objects += [manifests.agent(ground.name(place.node), place.ip) for place in ground.agents]

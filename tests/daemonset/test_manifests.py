@@ -135,7 +135,8 @@ def test_the_controllers_arguments_are_flags_it_has(name: str, tmp_path: Path) -
     assert variables(name, held) >= {"POOL_NAME", "POOL_GROUP", "POOL_NAMESPACE"}
     config = parse_controller(arguments(held, VALUES))
     ports = {each["name"]: each["containerPort"] for each in held["ports"]}
-    assert ports == {
+    weights = {"weights": config.weights_port} if config.weights_port else {}
+    assert ports == weights | {
         "grpc-ext-proc": config.grpc_port, "grpc-health": config.grpc_health_port, "metrics": config.metrics_port,
     }  # fmt: skip
     assert spec["terminationGracePeriodSeconds"] > config.drain_delay_s + config.drain_timeout_s
@@ -189,6 +190,42 @@ def test_rights_are_reading_and_no_more() -> None:
     controller = rules("base", "Role", "sonde-controller")
     for resource in ("inferencemodels", "inferenceobjectives", "inferencemodelrewrites"):
         assert ("inference.networking.x-k8s.io", resource, "watch") in controller
+
+
+def test_agents_that_steer_reach_the_weights_and_may_read_what_it_takes() -> None:
+    name = "overlays/steer"
+    controller = parse_controller(
+        arguments(container(pod_spec(name, "Deployment", "sonde-controller"), "controller"), VALUES)
+    )
+    (service,) = (each for each in render(name) if each["metadata"]["name"] == "sonde-controller-weights")
+    host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+    ((where, port),) = agent_of(name).weights_from
+    assert (where, port) == (host, controller.weights_port)
+    (told,) = service["spec"]["ports"]
+    assert (told["port"], service["spec"]["clusterIP"]) == (port, "None")
+    template = one(name, "Deployment", "sonde-controller")["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= template.items()
+    opened = [
+        rule["from"]
+        for rule in one(name, "NetworkPolicy", "sonde-controller")["spec"]["ingress"]
+        if any(each["port"] == port for each in rule["ports"])
+    ]
+    (agents,) = (each for rule in opened for each in rule)
+    daemonset = one(name, "DaemonSet", "sonde-agent")
+    assert agents["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": daemonset["metadata"]["namespace"]
+    }
+    labels = daemonset["spec"]["template"]["metadata"]["labels"]
+    assert agents["podSelector"]["matchLabels"].items() <= labels.items()
+    load = parse_agent(arguments(container(pod_spec(name, "DaemonSet", "sonde-agent"), "load"), VALUES))
+    assert isinstance(load, LoadConfig)
+    assert load.steer
+    base, steers = rules("base", "ClusterRole", "sonde-agent"), rules(name, "ClusterRole", "sonde-agent")
+    assert steers - base == {
+        (group, resource, verb)
+        for group, resource in (("", "services"), ("discovery.k8s.io", "endpointslices"))
+        for verb in ("get", "list", "watch")
+    }
 
 
 def test_agents_are_found_by_the_label_that_controllers_look_for() -> None:

@@ -166,7 +166,7 @@ def test_with_new_connections_each_request_has_one_of_its_own():
             where = Target("127.0.0.1", lab.port, "lab", keep_alive=keep_alive)
             results = await send(requests(0, 0.3, 0.6), where)
             assert [result.error for result in results] == [None] * 3
-            return len({record.peer for record in lab.records})
+            return len({record.peer_port for record in lab.records})
 
     assert run(body(keep_alive=False)) == 3
     assert run(body(keep_alive=True)) == 1

@@ -28,7 +28,7 @@ def test_the_table_has_times_as_ratios_to_the_first_arm_and_shares_beside_what_w
         "| arm | requests | failed | TTFT p50 | TTFT p90 | TTFT p99 | a | b (2.5x slow) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         "| kube-proxy | 10 | 0 | 100 ms | 1000 ms | 1000 ms | 80.0% | 20.0% |",
-        "| steer | 10 | 1 | 100 ms | 100 ms (0.10x) | 100 ms (0.10x) | 100.0% | 0.0% |",
+        "| steer | 10 | 1 | 100 ms (1.00x) | 100 ms (0.10x) | 100 ms (0.10x) | 100.0% | 0.0% |",
         "| steer: told at the end |  |  |  |  |  | 75.0% | 25.0% |",
     ]
 
