@@ -96,8 +96,8 @@ def steering(where: Sequence[str], cgroup: Path) -> Iterator[tuple[str, Sequence
         yield "`load --steer`", held, load(where, cgroup, held, "--steer")
         unload(where, ())
     load(where, cgroup, WANTED, "--steer")
-    for less in (("bpf",), ()):
-        yield "`run`, steering", less, run(where, cgroup, less, steered())
+    for least in (("bpf",), ()):
+        yield "`run`, steering", least, run(where, cgroup, least, steered())
     yield "`unload`", (), unload(where, ())
 
 
@@ -117,8 +117,8 @@ def main() -> int:
         for held in (("bpf",), ()):
             print(f"| `run` | {' '.join(held) or 'none'} | {run(where, cgroup, held)} |", flush=True)
         print(f"| `unload` | none | {unload(where, ())} |", flush=True)
-        for command, held, came in steering(where, cgroup):
-            print(f"| {command} | {' '.join(held) or 'none'} | {came} |", flush=True)
+        for command, kept, came in steering(where, cgroup):
+            print(f"| {command} | {' '.join(kept) or 'none'} | {came} |", flush=True)
     return 0
 
 

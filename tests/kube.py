@@ -12,7 +12,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,34 @@ def pool(name: str = "llm", ports: Sequence[int] = (8000,), **labels: str) -> Js
             "targetPorts": [{"number": port} for port in ports],
             "endpointPickerRef": {"name": "sonde", "port": {"number": 9002}},
         },
+    }
+
+
+def service(name: str, ip: str, port: int, target: int) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"name": "http", "port": port, "targetPort": target}]},
+    }
+
+
+def endpoint_slice(service: str, port: int, pods: Mapping[str, tuple[str, bool]]) -> Json:
+    """`pods`: the address of each, and whether it is ready."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{service}-abcde",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+        "endpoints": [
+            {"addresses": [ip], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": name}}
+            for name, (ip, ready) in pods.items()
+        ],
     }
 
 

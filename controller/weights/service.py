@@ -1,7 +1,8 @@
 """Serves the weights to the agents that ask for them (agent/proto/weights.proto); decides nothing about their content.
 
 The agents dial, since they are many and a controller's Service finds whichever controllers are there. An agent that
-reads slowly gets the newest frame when it is ready: nothing is queued for it.
+reads slowly gets the newest frame when it is ready: nothing is queued for it. A frame is serialized once, and what is
+different for each agent is put behind it, as protobuf allows.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import grpc
 import grpc.aio
 
 from agent import tls
-from agent.proto import weights_pb2_grpc
-from agent.proto.weights_pb2 import EndpointWeights, WeightsRequest
+from agent.proto.weights_pb2 import DESCRIPTOR, EndpointWeights, WeightsRequest
 from controller.model import address_of
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,10 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # agents may ask as often whether we live
 )
 _NAME_LIMIT = 80
+NAME: str = DESCRIPTOR.services_by_name["Weights"].full_name
 
 
-class Service(weights_pb2_grpc.WeightsServicer):
+class Service:
     """With `agents_only` a stream needs an agent's certificate; TLS itself has verified it."""
 
     def __init__(self, agents_only: bool = False, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +39,7 @@ class Service(weights_pb2_grpc.WeightsServicer):
         self._agents_only = agents_only
         self._clock_s = clock_s
         self._wakes: set[asyncio.Event] = set()
-        self._frame: EndpointWeights | None = None
+        self._frame: bytes | None = None
         self._at_s = 0.0
         self._version = 0
         self._closed = False
@@ -49,7 +50,7 @@ class Service(weights_pb2_grpc.WeightsServicer):
 
     def publish(self, frame: EndpointWeights, at_s: float) -> None:
         """Each watcher gets it. `at_s`: when its prices were true."""
-        self._frame, self._at_s = frame, at_s
+        self._frame, self._at_s = frame.SerializeToString(), at_s
         self._version += 1
         self._ring()
 
@@ -62,7 +63,12 @@ class Service(weights_pb2_grpc.WeightsServicer):
         for wake in self._wakes:
             wake.set()
 
-    async def Watch(self, request: WeightsRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[EndpointWeights]:
+    def handler(self) -> grpc.GenericRpcHandler:
+        """As generated code would make it, but for answers that are bytes already."""
+        watch = grpc.unary_stream_rpc_method_handler(self._watch, request_deserializer=WeightsRequest.FromString)
+        return grpc.method_handlers_generic_handler(NAME, {"Watch": watch})
+
+    async def _watch(self, request: WeightsRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         if self._agents_only and not tls.is_agent(context.auth_context()):
             log.warning("weights refused, no agent's certificate peer=%s", context.peer())
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "an agent's certificate is needed")
@@ -78,23 +84,20 @@ class Service(weights_pb2_grpc.WeightsServicer):
             self._wakes.discard(wake)
             log.info("weights: watcher left node=%r name=%r peer=%s", node, name, peer)
 
-    async def _frames(self, wake: asyncio.Event) -> AsyncIterator[EndpointWeights]:
+    async def _frames(self, wake: asyncio.Event) -> AsyncIterator[bytes]:
         seen, sequence = 0, 0
         while not self._closed:
             if self._frame is not None and seen != self._version:
                 seen, sequence = self._version, sequence + 1
                 self.frames += 1
-                yield self._stamped(self._frame, sequence)
+                yield self._frame + self._stamp(sequence)
             else:
                 await wake.wait()
                 wake.clear()
 
-    def _stamped(self, frame: EndpointWeights, sequence: int) -> EndpointWeights:
-        own = EndpointWeights()
-        own.CopyFrom(frame)
-        own.sequence = sequence
-        own.age_us = round(max(0.0, self._clock_s() - self._at_s) * 1e6)
-        return own
+    def _stamp(self, sequence: int) -> bytes:
+        age_us = round(max(0.0, self._clock_s() - self._at_s) * 1e6)
+        return EndpointWeights(sequence=sequence, age_us=age_us).SerializeToString()
 
 
 def make_server(
@@ -102,7 +105,7 @@ def make_server(
 ) -> tuple[grpc.aio.Server, int]:
     """A server that is not started yet, and its port. Raises OSError where the address cannot be had."""
     server = grpc.aio.server(options=_OPTIONS)
-    weights_pb2_grpc.add_WeightsServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    server.add_generic_rpc_handlers((service.handler(),))
     address = address_of(bind, port)
     try:
         if credentials is None:

@@ -10,11 +10,8 @@ import math
 import re
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from agent.cluster.objects import BALANCE_SERVICE
 from agent.proto.weights_pb2 import EndpointWeight, EndpointWeights
-from controller.model import parts_of
 from controller.policies.fleet import Array, Job
 from controller.policies.price import Prices, prices
 from controller.table import Table
@@ -60,17 +57,17 @@ class Weighing:
 
     def frame(self) -> EndpointWeights:
         """The weights as last told."""
-        table, price_s = self.table, self.scale.price_s()
+        table, told, price_s = self.table, self.scale.told.tolist(), self.scale.price_s().tolist()
         return EndpointWeights(
             namespace=table.namespace,
             pool=table.name,
             service=self.frame_service(),
             endpoints=[
                 EndpointWeight(
-                    address=parts_of(row.endpoint.address)[0],
+                    address=row.endpoint.ip,
                     port=row.endpoint.port,
-                    weight=float(self.scale.told[row.index]),
-                    price_s=None if np.isnan(price_s[row.index]) else float(price_s[row.index]),
+                    weight=told[row.index],
+                    price_s=None if math.isnan(price_s[row.index]) else price_s[row.index],
                     node=row.endpoint.node or "",
                     pod=row.endpoint.pod,
                 )

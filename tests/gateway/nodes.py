@@ -47,6 +47,11 @@ class Site:
     running: list[Process] = field(default_factory=list)
 
     @property
+    def hosts(self) -> Path:
+        """Names for the nodes' resolver, where a test wrote some before they boot: the cluster's DNS."""
+        return self.folder / "hosts"
+
+    @property
     def environment(self) -> dict[str, str]:
         return {"KUBECONFIG": str(self.kubeconfig)}
 
@@ -135,6 +140,8 @@ class Node:
         # a root of its own that can be made read-only; what the test writes is beside it
         # /tmp stays as it is, because the test's own files are there
         script += ["mount --bind /tmp /tmp", "mount -o remount,bind,ro /"]
+        if self.site.hosts.exists():
+            script.append(f"mount --bind {self.site.hosts} /etc/hosts")
         script += [f"mount -t tmpfs tmpfs {place}" for place in places if place != "/tmp"]
         script += ["echo ready", "exec sleep infinity"]
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", "; ".join(script)]
@@ -214,9 +221,20 @@ class Node:
         self.documents[name] = document
         self.site.server.put(document)
 
+    async def start_client(self, name: str, index: int, command: Sequence[str]) -> Json:
+        """A pod that serves nothing; its object."""
+        document = pod(name, self.name, network.pod_address(index), app="client")
+        document["metadata"]["uid"] = uid = f"00000000-0000-4000-8000-{index:012}"
+        scope = cgroups.container_scope(self.slice, uid, f"{index:064x}")
+        cgroups.make(scope)
+        self.site.server.put(document)
+        entered = network.enter_command(network.pod_namespace(self.site.lab, index), command)
+        await self.site.start(name, cgroups.enter_command(scope, entered))
+        return document
 
-def controller_command(site: Site, values: Mapping[str, str]) -> list[str]:
+
+def controller_command(site: Site, values: Mapping[str, str], overlay: str = "base") -> list[str]:
     """The controller's container; its Secret is readable for its user, as fsGroup makes it."""
-    held = container(pod_spec("base", "Deployment", "sonde-controller"), "controller")
+    held = container(pod_spec(overlay, "Deployment", "sonde-controller"), "controller")
     given = arguments(held, values, {"/tls/agents": site.secret("sonde-controller-tls")})
     return limited(held, [sys.executable, "-u", "-m", "controller", *given])

@@ -122,6 +122,7 @@ def pods_of(calls: list[dict[str, Any]]) -> Counter[str]:
     return Counter(call["pod"] for call in calls)
 
 
+@pytest.mark.timeout(300)
 def test_a_day_of_steering(stood: tuple[NodesGround, Home]) -> None:
     async def body() -> None:
         async with day(*stood) as today:
