@@ -47,7 +47,7 @@ async def _knows(controller: processes.Process) -> None:
 
 def _ports(host: str, pods: Ports) -> Ports:
     """Free ports for what a gateway needs; the pods' and the agent's stay."""
-    names = ("sonde", "round_robin", "least_request", "admin", "grpc", "health", "metrics")
+    names = ("sonde", "round_robin", "least_request", "admin", "grpc", "health", "metrics", "weights")
     with contextlib.ExitStack() as held:
         chosen = {}
         for name in names:

@@ -153,7 +153,7 @@ class Starter:
             *("--metrics-port", str(ports.metrics), "--agent-port", str(ports.agent)),
             "--agent-plain-text",
             *("--manifests", str(self._home.manifests), "--seed", str(seed), "--drain-delay=0s", "--ui"),
-            *("--policy", policy),
+            *("--policy", policy, "--weights-port", str(ports.weights)),
         )
         return await self._start(name, ground.node_command(command))
 

@@ -36,6 +36,7 @@ class Ports:
     grpc: int = 9002
     health: int = 9003
     metrics: int = 9090
+    weights: int = 9004
     agent: int = 9431
     agent_metrics: int = 9432
 

@@ -150,6 +150,34 @@ _LEARNED = Row(
     ),
 )
 
+_STEERING = Row(
+    "Connections that no gateway picks for (with --weights-port)",
+    (
+        graph(
+            "Told shares",
+            "Share of the steered connections that each pod is told to get. Smooth lines that part slowly are right.",
+            "percentunit",
+            (
+                "max by (pod) (sonde_controller_endpoint_weight{$M})"
+                " / scalar(sum(max by (pod) (sonde_controller_endpoint_weight{$M})))",
+                "{{pod}}",
+            ),
+        ),
+        graph(
+            "Weights told anew",
+            "How often. Once a second for long means that they swing.",
+            "none",
+            ("sum by (instance) (rate(sonde_controller_weight_changes_total{$M}[$R]))", "{{instance}}"),
+        ),
+        graph(
+            "Agents that follow",
+            "Streams of weights that are open. Agents without one share out alike among Ready pods.",
+            "none",
+            ("sum by (instance) (sonde_controller_weight_watchers{$M})", "{{instance}}"),
+        ),
+    ),
+)
+
 _PROCESS = Row(
     "Process",
     (
@@ -189,5 +217,5 @@ PICKER = Dashboard(
     "Sonde / Picker",
     "The endpoint picker: how fast it decides, how fresh what it goes by is, what it could not do.",
     "sonde_controller_endpoints",
-    (_DECISIONS, _SIGNALS, _LEDGER, _LEARNED, _PROCESS),
+    (_DECISIONS, _SIGNALS, _LEDGER, _LEARNED, _STEERING, _PROCESS),
 )

@@ -19,7 +19,6 @@ from lab.processes import Process
 from lab.stack import LISTEN_LIMIT_S, LOAD_LIMIT_S, SLOW_POD
 from lab.substrate import program
 
-WEIGHTS_PORT = 9004
 LEAD_S = 3.0  # from starting clients to their first request: three interpreters start at once
 CLIENT = "client"  # app label
 
@@ -83,9 +82,9 @@ class Site:
             "controller",
             *("--pool-name", manifests.POOL, "--pool-namespace", manifests.NAMESPACE, "--bind", ground.controller_ip),
             *("--manifests", str(self.home.manifests), "--seed", str(seed), "--drain-delay=0s"),
-            *("--agent-plain-text", "--weights-port", str(WEIGHTS_PORT), *more),
+            *("--agent-plain-text", "--weights-port", str(ground.ports.weights), *more),
         )
-        port = next((int(value) for flag, value in pairwise(more) if flag == "--weights-port"), WEIGHTS_PORT)
+        port = next((int(value) for flag, value in pairwise(more) if flag == "--weights-port"), ground.ports.weights)
         process = await self.start(f"controller-{port}", ground.apart(command), stack)
         await processes.listening(process, ground.controller_ip, port, LISTEN_LIMIT_S)
         return process
@@ -143,7 +142,7 @@ async def standing(ground: NodesGround, home: Home, slow: float, steers: bool = 
 async def arm(site: Site, name: str, seed: int) -> AsyncIterator[None]:
     """Agents and a controller as this arm has them. Raises ProcessError."""
     name_service(site, name != KUBE_PROXY)
-    steers = ["--weights-from", f"{site.ground.controller_ip}:{WEIGHTS_PORT}"] if name == STEER else []
+    steers = ["--weights-from", f"{site.ground.controller_ip}:{site.ground.ports.weights}"] if name == STEER else []
     async with contextlib.AsyncExitStack() as stack:
         await site.controller(seed, stack)
         for place in site.ground.agents:

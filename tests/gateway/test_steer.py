@@ -22,7 +22,7 @@ from lab import home, manifests, processes, substrate, wire
 from lab.config import Kind
 from lab.direct import ground, site
 from lab.direct.ground import SERVICE_ADDRESS, NodesGround, Place
-from lab.direct.site import WEIGHTS_PORT, Site
+from lab.direct.site import Site
 from lab.home import Home
 from lab.processes import Process
 from lab.watch import Sample, samples
@@ -31,7 +31,7 @@ from tests.conftest import run, skip_or_fail
 PODS = 3
 LIMIT_S = 240.0
 CALLER = Path(__file__).with_name("caller.py")
-OTHER_PORT = WEIGHTS_PORT + 1
+OTHER_PORT = 9005
 STALE_S = 3.0  # after which the kernel takes an agent for gone
 ENOUGH = 20  # calls of each node
 
@@ -58,7 +58,7 @@ class Day:
 
     async def agent(self, place: Place) -> Process:
         ip = self.ground.controller_ip
-        origins = f"{ip}:{WEIGHTS_PORT},{ip}:{OTHER_PORT}"
+        origins = f"{ip}:{self.ground.ports.weights},{ip}:{OTHER_PORT}"
         return await self.site.agent(place, self.stack, "--weights-from", origins)
 
     async def call_from_all(self) -> None:
