@@ -62,7 +62,8 @@ def run(where: Sequence[str], cgroup: Path, capabilities: Sequence[str], objects
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    return "works" if alive and STARTED in said and UNABLE not in said else _last(said)
+    unable = next((line for line in said.splitlines() if UNABLE in line), "")
+    return "works" if alive and STARTED in said and not unable else _last(unable or said)
 
 
 def _last(said: str) -> str:
