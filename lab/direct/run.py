@@ -32,6 +32,9 @@ REST_S = 2.0  # between two arms: the pods are idle again
 
 def main(config: SteerConfig) -> int:
     """0 with a table; 1 if the lab could not stand, 130 if stopped before."""
+    if config.out is not None and not config.out.parent.is_dir():
+        print(f"sonde-lab: --out {config.out}: there is no such folder")
+        return 1
     status = 1
     try:
         _on_ground(config)
@@ -53,6 +56,7 @@ def _on_ground(config: SteerConfig) -> None:
         for line in ground.clear(config.lab):
             _say(f"removed what a killed lab left: {line}")
         place = held.enter_context(ground.stand(config.lab, config.pods, config.seed, KUBE_PROXY in config.arms))
+        held.callback(_ignore_signals)  # runs first: nothing shall interrupt the removal
         rounds = asyncio.run(_rounds(place, folder, config))
     lines = _lines(rounds, config)
     print("\n".join(lines))
@@ -83,7 +87,7 @@ async def _arm(site: Site, name: str, config: SteerConfig, seed: int) -> report.
 
 async def told_weights(site: Site) -> Mapping[str, float]:
     """The weight of each pod as the controller told it last. Raises CallError."""
-    state = json.loads(await wire.get(site.ground.controller_ip, site.ground.ports.metrics, "/state"))
+    state = json.loads(await wire.get(site.ground.controller_ip, site.ground.ports.metrics, "/state", timeout_s=10))
     return {pod["pod"]: pod["weight"] for pod in state["pods"] if pod["weight"] is not None}
 
 
@@ -115,6 +119,11 @@ def _lines(rounds: Sequence[report.Came], config: SteerConfig) -> list[str]:
         *report.table(of, pods, {pods[SLOW_POD]: f"{config.slow:g}x slow"}),
         *report.errors(of),
     ]
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _say(what: str) -> None:

@@ -72,7 +72,8 @@ class Site:
             *("--plain-text", *more),  # nothing leaves the machine
         )
         process = await self.start(place.pod.name, ground.inside(place, command, contained=False), stack)
-        await processes.listening(process, place.ip, ports.agent, LISTEN_LIMIT_S)
+        for port in (ports.agent, ports.agent_metrics):
+            await processes.listening(process, place.ip, port, LISTEN_LIMIT_S)
         return process
 
     async def controller(self, seed: int, stack: contextlib.AsyncExitStack, *more: str) -> Process:

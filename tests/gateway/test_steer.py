@@ -79,7 +79,7 @@ class Day:
         return [call for place in self.ground.clients for call in self.calls(place, since_s)]
 
     async def metrics(self, place: Place) -> list[Sample]:
-        return samples((await wire.get(place.ip, self.ground.ports.agent_metrics, "/metrics")).decode())
+        return await page_of(place.ip, self.ground.ports.agent_metrics)
 
     async def until(self, holds: Callable[[list[Sample]], bool], agents: Sequence[Place] | None = None) -> None:
         """Until it holds on every agent's page."""
@@ -101,6 +101,14 @@ async def day(place: NodesGround, folder: Home) -> AsyncIterator[Day]:
         for agent in place.agents:
             today.agents.append(await today.agent(agent))
         yield today
+
+
+async def page_of(ip: str, port: int) -> list[Sample]:
+    """An agent's page, as soon as it answers: one that begins, or a busy machine, may take a while."""
+    while True:
+        with contextlib.suppress(wire.CallError):
+            return samples((await wire.get(ip, port, "/metrics")).decode())
+        await asyncio.sleep(0.1)
 
 
 def source(name: str) -> Callable[[list[Sample]], bool]:

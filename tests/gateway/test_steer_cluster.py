@@ -21,12 +21,12 @@ import pytest
 
 from agent.cluster.objects import BALANCE_SERVICE
 from agent.kernel import cgroups as tree
-from lab import cgroups, network, substrate, wire
-from lab.watch import Sample, samples
+from lab import cgroups, network, substrate
+from lab.watch import Sample
 from tests.apiserver import ApiServer
 from tests.conftest import run, skip_or_fail
 from tests.gateway.nodes import ENGINE_PORT, Node, Site, controller_command
-from tests.gateway.test_steer import CALLER, pods_of, shares, value
+from tests.gateway.test_steer import CALLER, page_of, pods_of, shares, value
 from tests.kube import endpoint_slice, kubeconfig, pool, service
 
 OVERLAY = "overlays/steer"
@@ -96,7 +96,7 @@ def tell_ready(site: Site, unready: str = "") -> None:
 
 
 async def until(node: Node, holds: Callable[[list[Sample]], bool]) -> None:
-    while not holds(samples((await wire.get(node.ip, 9432, "/metrics")).decode())):
+    while not holds(await page_of(node.ip, 9432)):
         await asyncio.sleep(0.1)
 
 
