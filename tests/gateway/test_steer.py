@@ -153,9 +153,15 @@ async def without_and_with_a_controller(today: Day) -> Process:
     page = await today.metrics(today.ground.agents[0])
     assert sum(value(page, "sonde_steer_connections_total", reason="steered")) >= ENOUGH
     # picks count these requests like any other's: the kernels of the pods' nodes do
-    started = [sum(value(await today.metrics(one), "sonde_pod_requests_started_total")) for one in today.ground.agents]
-    assert sum(started) >= len(await today.called(0.0))
+    made = len(await today.called(0.0))
+    while await started(today) < made:
+        await asyncio.sleep(0.1)
     return controller
+
+
+async def started(today: Day) -> float:
+    pages = [await today.metrics(place) for place in today.ground.agents]
+    return sum(sum(value(page, "sonde_pod_requests_started_total")) for page in pages)
 
 
 async def a_pod_dies_and_comes_back(today: Day) -> None:
