@@ -160,10 +160,10 @@ def _device(one: proto.Device, now: float) -> Device:
         kind=one.kind,
         share=one.share,
         fault=one.fault,
-        utilization=_share(one.utilization) if one.HasField("utilization") else None,
+        utilization=_share(round(one.utilization, 3)) if one.HasField("utilization") else None,
         memory_used_bytes=one.memory_used_bytes if one.HasField("memory_used_bytes") else None,
         memory_total_bytes=one.memory_total_bytes if one.HasField("memory_total_bytes") else None,
-        true_at_s=now - one.age_us * 1e-6 if one.HasField("age_us") else None,
+        at_s=round(now - one.age_us * 1e-6) if one.HasField("age_us") else None,
     )
 
 

@@ -8,6 +8,8 @@ never zero: an endpoint whose agent went silent has no in-flight, it has `stale_
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import repeat
 
 import msgspec
 
@@ -33,21 +35,7 @@ class AgentLine(msgspec.Struct, frozen=True):
     heard_age_s: float | None
 
 
-class DeviceLine(msgspec.Struct, frozen=True):
-    """An accelerator. Its numbers are unknown once they are too old; `at_s` says of when they were, to the second."""
-
-    id: str
-    resource: str
-    kind: str
-    share: str
-    fault: str
-    utilization: float | None
-    memory_used_bytes: int | None
-    memory_total_bytes: int | None
-    at_s: float | None
-
-
-class PodLine(msgspec.Struct, frozen=True):
+class PodLine(msgspec.Struct, frozen=True, gc=False):
     """One serving port of one pod."""
 
     id: str
@@ -75,7 +63,7 @@ class PodLine(msgspec.Struct, frozen=True):
     picks: Mapping[str, int]
     fault: str = ""  # of an accelerator, with its id
     weight: float | None = None  # of connections that agents steer; None: none was told
-    devices: tuple[DeviceLine, ...] = ()
+    devices: tuple[Device, ...] = ()
 
 
 class Alternative(msgspec.Struct, frozen=True):
@@ -195,24 +183,21 @@ def _pod(row: Row, full_rank: float, now: float, weight: float | None) -> PodLin
         picks={reason.value: count for reason, count in row.picks.items()},
         fault=row.fault,
         weight=None if weight is None else round(weight, 3),
-        devices=tuple(_device(one, now) for one in row.devices),
+        devices=_devices(row.devices, now),
     )
 
 
-def _device(one: Device, now: float) -> DeviceLine:
-    at_s = one.true_at_s
-    fresh = at_s is None or now - at_s <= DEVICE_LIMIT_S
-    return DeviceLine(
-        one.id,
-        one.resource,
-        one.kind,
-        one.share,
-        one.fault,
-        round(one.utilization, 3) if fresh and one.utilization is not None else None,
-        one.memory_used_bytes if fresh else None,
-        one.memory_total_bytes,
-        None if at_s is None else round(at_s),
+def _devices(devices: tuple[Device, ...], now: float) -> tuple[Device, ...]:
+    """As they are, since they are many; without their numbers where these are too old."""
+    if not any(map(_is_old, devices, repeat(now))):
+        return devices
+    return tuple(
+        replace(one, utilization=None, memory_used_bytes=None) if _is_old(one, now) else one for one in devices
     )
+
+
+def _is_old(one: Device, now: float) -> bool:
+    return one.at_s is not None and now - one.at_s > DEVICE_LIMIT_S
 
 
 def endpoint_id(row: Row) -> str:
@@ -256,7 +241,7 @@ def _pick(noted: Noted) -> PickLine:
     )
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """The recent past of one endpoint, oldest first."""
 
     ttft_s: tuple[float | None, ...] = ()

@@ -125,7 +125,7 @@ class Device:
     utilization: float | None = None  # 0..1
     memory_used_bytes: int | None = None
     memory_total_bytes: int | None = None
-    true_at_s: float | None = None  # None: nobody tells its state
+    at_s: int | None = None  # when its state was read, to the second; None: nobody tells its state
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,16 +117,17 @@ def test_a_lost_accelerator_is_named() -> None:
 
 def test_accelerators_keep_their_numbers_until_these_are_too_old() -> None:
     made = table(pod("a"))
-    gpu = Device("GPU-1", "nvidia.com/gpu", "gpu", utilization=0.73456, memory_used_bytes=5, memory_total_bytes=9)
-    devices = (replace(gpu, true_at_s=1.2), replace(gpu, id="GPU-2", utilization=None))
+    gpu = Device("GPU-1", "nvidia.com/gpu", "gpu", utilization=0.735, memory_used_bytes=5, memory_total_bytes=9)
+    devices = (replace(gpu, at_s=1), replace(gpu, id="GPU-2", at_s=None))
     made.apply(FrameReceived("node-1", True, [report("a", kernel(0), devices=devices)]), 2.0)
     (line,) = seen(made, 2.0).pods
     first, second = line.devices
     assert (first.id, first.resource, first.kind) == ("GPU-1", "nvidia.com/gpu", "gpu")
     assert (first.utilization, first.memory_used_bytes, first.memory_total_bytes, first.at_s) == (0.735, 5, 9, 1)
-    assert (second.utilization, second.at_s) == (None, None)
-    (line,) = seen(made, 1.2 + DEVICE_LIMIT_S + 1).pods
-    old = line.devices[0]
+    assert (second.utilization, second.at_s) == (0.735, None)
+    (line,) = seen(made, DEVICE_LIMIT_S + 1.5).pods
+    old, unaged = line.devices
+    assert unaged.utilization == 0.735
     assert (old.utilization, old.memory_used_bytes, old.memory_total_bytes, old.at_s) == (None, None, 9, 1)
     made.apply(FrameReceived("node-1", True, []), 30.0)
     assert seen(made, 30.0).pods[0].devices == ()

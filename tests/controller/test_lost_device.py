@@ -50,10 +50,10 @@ def test_a_frames_devices_become_one_line() -> None:
 
 
 def test_of_a_frames_devices_all_is_kept_with_its_age_and_what_cannot_be_is_unknown() -> None:
-    told = Device(id="GPU-0", resource="nvidia.com/gpu", kind="gpu", share="2", utilization=0.5, age_us=3_000_000)
+    told = Device(id="GPU-0", resource="nvidia.com/gpu", kind="gpu", share="2", utilization=0.51249, age_us=3_000_000)
     devices = [told, Device(id="GPU-1", utilization=float("nan")), Device(id="GPU-2", utilization=1.5)]
     sent = Frame(node="n", endpoints=[EndpointReport(namespace="d", pod="a", port=1, devices=devices)])
     first, *others = frame_event(sent, 10.0).reports[0].devices
-    assert (first.resource, first.kind, first.share, first.utilization) == ("nvidia.com/gpu", "gpu", "2", 0.5)
-    assert (first.true_at_s, first.memory_used_bytes) == (7.0, None)
-    assert [(one.utilization, one.true_at_s) for one in others] == [(None, None), (None, None)]
+    assert (first.resource, first.kind, first.share, first.utilization) == ("nvidia.com/gpu", "gpu", "2", 0.512)
+    assert (first.at_s, first.memory_used_bytes) == (7, None)
+    assert [(one.utilization, one.at_s) for one in others] == [(None, None), (None, None)]

@@ -74,7 +74,7 @@ def test_what_is_stale_has_an_age_and_no_numbers() -> None:
 
 def test_accelerators_are_a_mean_in_the_table_and_each_of_them_in_json() -> None:
     made = table(pod("a"), pod("b"))
-    gpu = Device("GPU-1", "nvidia.com/gpu", "gpu", utilization=0.5, memory_used_bytes=7, true_at_s=1.0)
+    gpu = Device("GPU-1", "nvidia.com/gpu", "gpu", utilization=0.5, memory_used_bytes=7, at_s=1)
     devices = (gpu, replace(gpu, id="GPU-2", utilization=1.0))
     made.apply(FrameReceived("node-1", True, [report("a", kernel(0), devices=devices), report("b", kernel(0))]), 2.0)
     first, second = shown(made, Picker(made), 2.0).rows
