@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.kernel import bpfsys, cgroups, layout, loader, pins
+from agent.kernel.pins import Pins
 from tests.kernel.conversation import Bench
-from tests.kernel.live import Node, post, read_answer, running_node
+from tests.kernel.live import Node, post, read_answer, remove_cgroup, running_node
 
 PASS = bytes.fromhex("b7000000010000009500000000000000")  # r0 = 1; exit
 
@@ -74,3 +77,24 @@ def test_the_default_cgroup_is_the_one_of_pods_where_there_is_one(tmp_path: Path
     for name in ("kubelet/kubepods", "kubepods.slice"):
         (tmp_path / name).mkdir(parents=True)
         assert cgroups.default_attach_point(tmp_path) == tmp_path / name
+
+
+def test_two_loaders_at_once_attach_everything_once(bench: Bench) -> None:
+    """One wins; the other says so, or comes late enough to find its work done."""
+    where = Pins(Path(f"/sys/fs/bpf/sonde-test-two-{os.getpid()}"))
+    cgroup = cgroups.root() / f"sonde-test-two-{os.getpid()}"
+    cgroup.mkdir()
+    command = [sys.executable, "-m", "agent", "load", "--pin-root", str(where.root), "--attach-cgroup", str(cgroup)]
+    try:
+        both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [process.communicate(timeout=100)[0] for process in both]
+        assert 0 in [process.returncode for process in both]
+        for process, text in zip(both, said, strict=True):
+            assert process.returncode == 0 or "another load or unload holds" in text
+        folder = os.open(cgroup, os.O_RDONLY)
+        attached = [len(bpfsys.programs_attached(folder, kind)) for kind in pins.LINKS.values()]
+        os.close(folder)
+        assert attached == [1, 1, 1]
+    finally:
+        loader.unload(where)
+        remove_cgroup(cgroup)
