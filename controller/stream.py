@@ -98,6 +98,8 @@ class Stream:
         message = await (awaited or self.context.read())
         if message is grpc.aio.EOF:
             return False
+        if self.evicted:  # while the message was on its way
+            raise Crowded
         answers = self._received(message)
         self._hold()
         if answers:
@@ -116,9 +118,11 @@ class Stream:
     def _hold(self) -> None:
         """Says how much is held now; who has to go for it is told."""
         size_bytes = self.exchange.held_bytes
-        if size_bytes and not self.evicted:
-            for stream in self._shared.bodies.hold(self, size_bytes, whole=self.exchange.asks is not None):
-                stream.evict()
+        if not size_bytes:
+            self._shared.bodies.let_go(self)
+            return
+        for stream in self._shared.bodies.hold(self, size_bytes, whole=self.exchange.asks is not None):
+            stream.evict()
         if self.evicted:
             raise Crowded
 

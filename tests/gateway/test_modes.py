@@ -99,6 +99,36 @@ def test_clients_that_give_up_leave_nothing_behind(tmp_path: Path, mode: BodyMod
     run(body(), timeout_s=60)
 
 
+def test_clients_that_stall_large_bodies_make_room_for_the_others(tmp_path: Path) -> None:
+    """All but the last two bytes of each come; who has to go is answered, and who has not can still end in time."""
+    body_start, end, count, limit = b'{"model": "lab", "prompt": "' + b"x" * 300_000, b'"}', 20, 4 << 20
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body_start + end)
+    fit = limit // len(body_start)
+
+    async def body() -> None:
+        flags = [f"--body-memory={limit}"]
+        async with site(tmp_path, body_mode=BodyMode.FULL_DUPLEX_STREAMED, arguments=flags) as here:
+            clients = [await asyncio.open_connection(HOST, here.gateway_port) for _ in range(count)]
+            for _, writer in clients:
+                writer.write(head + body_start)
+                await writer.drain()
+            reads = [asyncio.ensure_future(reader.readuntil(b"\r\n\r\n")) for reader, _ in clients]
+            while sum(read.done() for read in reads) < count - fit:
+                await asyncio.sleep(0.05)
+            gone = [read.result().lower() for read in reads if read.done()]
+            assert all(answer.startswith(b"http/1.1 503 ") and b"retry-after: 1" in answer for answer in gone)
+            assert (await here.post(ASK)).status == 200
+
+            for (_, writer), read in zip(clients, reads, strict=True):
+                if not read.done():
+                    writer.write(end)
+                    assert (await read).startswith(b"HTTP/1.1 200 ")
+                writer.close()
+            assert len(gone) == count - fit
+
+    run(body(), timeout_s=60)
+
+
 def test_nobody_outside_steers_by_the_conformance_suites_header(tmp_path: Path) -> None:
     async def body() -> None:
         async with site(tmp_path) as here:

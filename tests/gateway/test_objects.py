@@ -106,6 +106,15 @@ def test_objects_and_paths_say_which_model_and_whether_at_all(tmp_path: Path, mo
             assert grpc.json()["body"] == "\x00\x00\x00\x00\x01{"
             assert (await here.post(b"{", path="/unknown")).status == 200
 
+            rerank = await here.post(b'{"query": "q", "model": "chat"}', path="/v1/rerank")
+            assert rerank.json()["body"] == '{"query": "q", "model": "chat-v2"}'
+            assert (await here.post(b'{"model": "other"}', path="/score")).status == 404
+            form = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nother\r\n--x--\r\n'
+            spoken = await here.post(
+                form, path="/v1/audio/transcriptions", content_type="multipart/form-data; boundary=x"
+            )
+            assert spoken.json()["body"].encode() == form
+
     run(body(), timeout_s=LIMIT_S)
 
 

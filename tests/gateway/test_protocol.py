@@ -132,6 +132,15 @@ def test_without_an_endpoint_the_answer_is_503(tmp_path: Path, mode: BodyMode) -
     run(body())
 
 
+def test_the_reference_of_release_03_answers_429_there_and_so_does_its_policy(tmp_path: Path) -> None:
+    async def body() -> None:
+        flags = ["--policy=gie-v0.3"]
+        async with site(tmp_path, upstreams=0, arguments=flags, routing=Routing.ORIGINAL_DST) as here:
+            assert (await here.post(ASK)).status == 429
+
+    run(body())
+
+
 def test_pods_come_and_go_with_their_files(tmp_path: Path) -> None:
     async def body() -> None:
         async with site(tmp_path) as here:
