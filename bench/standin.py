@@ -30,6 +30,7 @@ MANY = 200
 GAP_S = 0.001
 TICK_S = 0.02  # as an agent looks at its slots
 BEAT_S = 1.0
+PULSE_S = 0.125
 FEW = 64
 NODE = "bench"
 FIRST = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -151,15 +152,15 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         self._port = port
 
     async def Watch(self, _request: WatchRequest, _context: grpc.aio.ServicerContext) -> AsyncIterator[Frame]:
-        sequence, beat_s, mark = 0, 0.0, 0
+        sequence, beat_s, pulse_s, mark = 0, 0.0, 0.0, 0
         while True:
             now = time.monotonic()
             full = now >= beat_s + BEAT_S
             beat_s = now if full else beat_s
             ips = list(self._pods.counts) if full else self._pods.since(mark)
             mark = self._pods.changes
-            if ips:
-                sequence += 1
+            if ips or now >= pulse_s + PULSE_S:  # if only to say that nothing changed, as agents do
+                sequence, pulse_s = sequence + 1, now
                 reports = [self._report(pod, now) for pod in ips]
                 yield Frame(node=NODE, sequence=sequence, full=full, endpoints=reports, age_us=0)
             await asyncio.sleep(TICK_S)

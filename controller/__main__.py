@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import uvloop
 
-from controller import daemon, top
+from controller import daemon, heap, top
 from controller.config import parse
 from controller.starting import StartError
 
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if config.ignored:
         log.info("flags of other pickers, without effect here: %s", ", ".join(config.ignored))
+    heap.settle()
     try:
         uvloop.run(daemon.run_until_signal(config))
     except StartError as error:

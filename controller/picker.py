@@ -96,14 +96,19 @@ class Picker:
     budgets: Budgets = field(default_factory=Budgets)
     explainer: Explainer = field(default_factory=Explainer)
     memory: Any = None
+    _prepared_at: int = -1  # the turn
 
     def __post_init__(self) -> None:
         self.memory = self.policy.new()
 
     def prepare(self, now: float) -> None:
-        """Does now what a pick would have to do first; to be called when the table has heard something."""
+        """Does now what a pick would have to do first; to be called when the table has heard something.
+
+        Once only where nobody asks for picks: an idle controller has no use for prices.
+        """
         fleet = self.table.fleet
-        if fleet.touched is None and isinstance(self.memory, Prices):
+        if fleet.touched is None and self.turn != self._prepared_at and isinstance(self.memory, Prices):
+            self._prepared_at = self.turn
             fleet.now_s = now
             self.memory.refresh(fleet)
 

@@ -29,16 +29,19 @@ def reason(fleet: Fleet, job: Job, at: int, memory: Any) -> Reason:
         return Reason.LOST if fleet.standing[at] >= LOST else Reason.STALLED
     if not memory.pool.measured:
         return Reason.LEAST_WORK
-    if job.uncached is not None and _matters(memory.price_s, memory.cached_s(job), at):
+    if job.uncached is not None and _matters(memory.last_s, memory.cached_s(job), at):
         return Reason.PREFIX
     if job.adapter_wait_s is not None and _matters(memory.price_s, -job.adapter_wait_s, at):
         return Reason.ADAPTER
     return Reason.TIE if memory.tied > 1 else Reason.CHEAPEST
 
 
-def _matters(price_s: Array, saved_s: Array, at: int) -> bool:
+def _matters(price_s: Array | list[float], saved_s: Array | list[float], at: int) -> bool:
     """Whether another endpoint would have been cheaper without what was saved."""
-    without = price_s + saved_s
+    if isinstance(price_s, list) and isinstance(saved_s, list):
+        of_few = [price + saved for price, saved in zip(price_s, saved_s, strict=True)]
+        return of_few[at] > min(of_few) * (1.0 + 1e-9)
+    without = np.asarray(price_s) + saved_s
     return bool(without[at] > without.min() * (1.0 + 1e-9))
 
 

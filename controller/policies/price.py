@@ -287,9 +287,18 @@ class Prices:
             self._job, self._tokens = job, uncached_tokens(job)
         return self._tokens
 
-    def cached_s(self, job: Job) -> Array:
-        """What each endpoint's cache saves of the price."""
+    @property
+    def last_s(self) -> Array | list[float]:
+        """Of the last choice, in the form in which it was made."""
+        return self._price_s
+
+    def cached_s(self, job: Job) -> Array | list[float]:
+        """What each endpoint's cache saves of the price, in that form."""
         tokens = self.tokens(job)
+        if self.few and isinstance(tokens, np.ndarray):
+            others, whole = OTHERS * self.mean_total, job.prompt_tokens
+            own = tokens.tolist()
+            return [(one[2] * others + one[1]) * (whole - own[at]) for at, one in enumerate(self.few)]
         saved: Array = (self.parts[2] * (OTHERS * self.mean_total) + self.parts[1]) * (job.prompt_tokens - tokens)
         return saved
 
