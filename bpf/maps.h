@@ -17,27 +17,18 @@
 /* what `continuations` holds */
 enum continuation { MORE_HEADER, MORE_CHUNKS, NEXT_REQUEST, FRAMES_IN, FRAMES_OUT, CONTINUATIONS };
 
-#ifdef SONDE_PIN
-#define TABLE(kind, key, leaf, name, size, flags)                                                                      \
-	BPF_TABLE_PINNED(kind, key, leaf, name, size, SONDE_PIN "/" #name, flags)
-#define STORAGE_SECTION "maps/sk_storage:" SONDE_PIN "/flows"
-#else
-#define TABLE(kind, key, leaf, name, size, flags) BPF_F_TABLE(kind, key, leaf, name, size, flags)
-#define STORAGE_SECTION				  "maps/sk_storage"
-#endif
-
 struct class_prefix {
 	u32 bits;
 	u8 bytes[SONDE_CLASS_PREFIX_BYTES];
 };
 
-TABLE("array", u32, struct sonde_slot, slots, SONDE_MAX_SLOTS, BPF_F_MMAPABLE);
-TABLE("hash", struct sonde_key, struct sonde_owner, owners, SONDE_MAX_OWNERS, 0);
-TABLE("lpm_trie", struct class_prefix, u32, classes, SONDE_MAX_CLASSES, BPF_F_NO_PREALLOC);
-TABLE("array", u32, struct sonde_control, control, 1, BPF_F_MMAPABLE);
-TABLE("array", u32, struct sonde_counters, counters, 1, BPF_F_MMAPABLE);
-TABLE("prog", u32, u32, continuations, CONTINUATIONS, 0);
-TABLE("lru_hash", struct stream_key, struct stream, streams, SONDE_MAX_STREAMS, 0);
+BPF_F_TABLE("array", u32, struct sonde_slot, slots, SONDE_MAX_SLOTS, BPF_F_MMAPABLE);
+BPF_F_TABLE("hash", struct sonde_key, struct sonde_owner, owners, SONDE_MAX_OWNERS, 0);
+BPF_F_TABLE("lpm_trie", struct class_prefix, u32, classes, SONDE_MAX_CLASSES, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("array", u32, struct sonde_control, control, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct sonde_counters, counters, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("prog", u32, u32, continuations, CONTINUATIONS, 0);
+BPF_F_TABLE("lru_hash", struct stream_key, struct stream, streams, SONDE_MAX_STREAMS, 0);
 
 /* BPF_F_CLONE: an accepted socket starts with a copy of its listener's storage, its slot included. */
 struct flows_table_t {
@@ -47,7 +38,7 @@ struct flows_table_t {
 	int (*sk_storage_delete)(void *);
 	u32 flags;
 };
-__attribute__((section(STORAGE_SECTION))) struct flows_table_t flows = {.flags = BPF_F_NO_PREALLOC | BPF_F_CLONE};
+__attribute__((section("maps/sk_storage"))) struct flows_table_t flows = {.flags = BPF_F_NO_PREALLOC | BPF_F_CLONE};
 BPF_ANNOTATE_KV_PAIR(flows, int, struct flow);
 
 #ifdef SONDE_TEST

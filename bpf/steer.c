@@ -19,15 +19,6 @@
 #define MAPPED	bpf_htonl(0xffff)
 #define RTT_ONE 3 /* a new sample counts 1/2^3 */
 
-#ifdef SONDE_PIN
-#define TABLE(kind, key, leaf, name, size, flags)                                                                      \
-	BPF_TABLE_PINNED(kind, key, leaf, name, size, SONDE_PIN "/" #name, flags)
-#define STORAGE_SECTION "maps/sk_storage:" SONDE_PIN "/steer_origins"
-#else
-#define TABLE(kind, key, leaf, name, size, flags) BPF_F_TABLE(kind, key, leaf, name, size, flags)
-#define STORAGE_SECTION				  "maps/sk_storage"
-#endif
-
 struct steer_table {
 	u32 count; /* columns in use */
 	u32 pad;
@@ -45,12 +36,12 @@ struct steer_origin {
 
 /* the shape of the tables; one is made anew for each change and put in the place of the last in one step */
 BPF_TABLE("array", u32, struct steer_table, steer_shape, 1);
-TABLE("array_of_maps$steer_shape", u32, u32, steer_tables, SONDE_STEER_TABLES, 0);
-TABLE("hash", struct steer_key, struct steer_service, steer_services, SONDE_STEER_SERVICES, 0);
-TABLE("hash", u64, u32, steer_skips, SONDE_STEER_SKIPS, BPF_F_NO_PREALLOC);
-TABLE("array", u32, struct steer_pool, steer_pools, SONDE_STEER_POOLS, BPF_F_MMAPABLE);
-TABLE("array", u32, struct steer_endpoint, steer_endpoints, SONDE_STEER_ENDPOINTS, BPF_F_MMAPABLE);
-TABLE("array", u32, struct steer_control, steer_control, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array_of_maps$steer_shape", u32, u32, steer_tables, SONDE_STEER_TABLES, 0);
+BPF_F_TABLE("hash", struct steer_key, struct steer_service, steer_services, SONDE_STEER_SERVICES, 0);
+BPF_F_TABLE("hash", u64, u32, steer_skips, SONDE_STEER_SKIPS, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("array", u32, struct steer_pool, steer_pools, SONDE_STEER_POOLS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct steer_endpoint, steer_endpoints, SONDE_STEER_ENDPOINTS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct steer_control, steer_control, 1, BPF_F_MMAPABLE);
 
 struct steer_origins_table_t {
 	int key;
@@ -59,7 +50,7 @@ struct steer_origins_table_t {
 	int (*sk_storage_delete)(void *);
 	u32 flags;
 };
-__attribute__((section(STORAGE_SECTION))) struct steer_origins_table_t steer_origins = {.flags = BPF_F_NO_PREALLOC};
+__attribute__((section("maps/sk_storage"))) struct steer_origins_table_t steer_origins = {.flags = BPF_F_NO_PREALLOC};
 BPF_ANNOTATE_KV_PAIR(steer_origins, int, struct steer_origin);
 
 static __always_inline bool is_same(const struct steer_key *a, const struct steer_key *b)

@@ -175,20 +175,21 @@ def link_update(link_fd: int, program_fd: int) -> None:
 
 def tracepoint_program(instructions: bytes, btf_id: int, name: str) -> int:
     """Loads a program for the tracepoint whose type in the kernel's BTF has this number. Kernel 5.5 or newer."""
-    return _program_load(_TRACING, instructions, name, _TRACE_RAW_TP, btf_id)
+    return program_load(_TRACING, instructions, name, _TRACE_RAW_TP, btf_id)
 
 
 def packet_program(instructions: bytes, name: str, attach_type: int) -> int:
     """Loads a program for packets of a cgroup."""
-    return _program_load(_CGROUP_SKB, instructions, name, attach_type)
+    return program_load(_CGROUP_SKB, instructions, name, attach_type)
 
 
 def address_program(instructions: bytes, name: str, attach_type: int) -> int:
     """Loads a program that sees, and may change, the address a socket connects to or is shown."""
-    return _program_load(_CGROUP_SOCK_ADDR, instructions, name, attach_type)
+    return program_load(_CGROUP_SOCK_ADDR, instructions, name, attach_type)
 
 
-def _program_load(kind: int, instructions: bytes, name: str, attach_type: int, btf_id: int = 0) -> int:
+def program_load(kind: int, instructions: bytes, name: str, attach_type: int, btf_id: int = 0) -> int:
+    """Loads a program of one of the kernel's types (enum bpf_prog_type) and returns its descriptor."""
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
     head = struct.pack("<IIQQ24x", kind, len(instructions) // 8, _address(code), _address(licence))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from agent.kernel import bpfsys, btf, headers, pins, steer_pins
 from agent.kernel.pins import Pins
+from agent.kernel.relocation import relocated
 
 CGROUP_SKB = 8
 SOCK_OPS = 13
@@ -63,6 +64,7 @@ class Programs:
 
     module: Any
     fds: dict[str, int]
+    moved: Mapping[int, int]  # maps as they were compiled in -> those that are pinned
 
     def map_fd(self, name: str) -> int:
         return int(self.module[name.encode()].map_fd)
@@ -70,7 +72,8 @@ class Programs:
     def tracing(self, name: str) -> int:
         """Loads one of CALLS. Raises OSError where the kernel has not what it needs."""
         btf_id = btf.tracepoint(pins.CALLS[name])
-        return bpfsys.tracepoint_program(self.module.dump_func(CALLS[name].encode()), btf_id, CALLS[name])
+        code = relocated(self.module.dump_func(CALLS[name].encode()), self.moved)
+        return bpfsys.tracepoint_program(code, btf_id, CALLS[name])
 
     def fill_continuations(self, map_fd: int) -> None:
         for place, name in enumerate(CONTINUATIONS):
@@ -82,15 +85,17 @@ def load(where: Pins | None = None, defines: tuple[str, ...] = ()) -> Programs:
 
     Raises LoadError.
     """
-    return _load("track.c", PROGRAMS, where.folder if where else None, defines)
+    return _load("track.c", PROGRAMS, pins.MAPS, where.folder if where else None, defines)
 
 
 def load_steering(pinned_at: Path | None = None) -> Programs:
     """The same of bpf/steer.c. Raises LoadError."""
-    return _load("steer.c", STEERING, pinned_at)
+    return _load("steer.c", STEERING, steer_pins.MAPS, pinned_at)
 
 
-def _load(name: str, wanted: Wanted, pinned_at: Path | None, defines: tuple[str, ...] = ()) -> Programs:
+def _load(
+    name: str, wanted: Wanted, maps: Sequence[str], pinned_at: Path | None, defines: tuple[str, ...] = ()
+) -> Programs:
     tree = _headers()
     os.environ["BCC_KERNEL_SOURCE"] = str(tree.path)
     try:
@@ -101,15 +106,31 @@ def _load(name: str, wanted: Wanted, pinned_at: Path | None, defines: tuple[str,
             "another project) and use an environment made with --system-site-packages over the distribution's Python"
         ) from error
     flags = [*_FLAGS, *(f"-D{define}" for define in defines)]
-    if pinned_at is not None:
-        flags.append(f'-DSONDE_PIN="{pinned_at}"')
     try:
         module = BPF(text=source(name).encode(), cflags=flags)
-        fds = {name: _load_one(module, *program) for name, program in wanted.items()}
+        moved = _pinned(module, maps, pinned_at) if pinned_at else {}
+        fds = {name: _load_one(module, moved, *program) for name, program in wanted.items()}
     except Exception as error:  # bcc raises bare Exception for whatever went wrong
         text = str(error)[:300]
         raise LoadError(f"{text} (headers: {tree.origin}); run 'sonde-agent check' to see what is missing") from error
-    return Programs(module, fds)
+    return Programs(module, fds, moved)
+
+
+def _pinned(module: Any, maps: Sequence[str], folder: Path) -> dict[int, int]:
+    """Pins the module's maps, or finds those that are pinned: by the compiled one's descriptor the pinned one's.
+
+    bcc could take pinned maps over by itself, but opens them by their ids, for which Linux wants CAP_SYS_ADMIN.
+    """
+    from bcc.libbcc import lib
+
+    moved = {}
+    for name in maps:
+        compiled = int(lib.bpf_table_fd(module.module, name.encode()))
+        try:
+            moved[compiled] = bpfsys.open_pinned(folder / name)
+        except FileNotFoundError:
+            bpfsys.pin(compiled, folder / name)
+    return moved
 
 
 def source(name: str = "track.c") -> str:
@@ -125,5 +146,12 @@ def _headers() -> headers.HeaderTree:
         raise LoadError(str(error)) from error
 
 
-def _load_one(module: Any, function: str, kind: int, attach_type: int = ANY) -> int:
+def _load_one(module: Any, moved: Mapping[int, int], function: str, kind: int, attach_type: int = ANY) -> int:
+    if moved:
+        code = relocated(module.dump_func(function.encode()), moved)
+        try:
+            return bpfsys.program_load(kind, code, function, max(attach_type, 0))
+        except OSError as error:
+            module.load_func(function.encode(), kind, attach_type=attach_type)  # prints what the verifier says
+            raise LoadError(f"{function} over the pinned maps: {error.strerror}") from error
     return int(module.load_func(function.encode(), kind, attach_type=attach_type).fd)

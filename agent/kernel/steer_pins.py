@@ -22,6 +22,17 @@ LINKS = {
     "connect6": CONNECT6,
 }
 
+# what a pinned program is given in place of the maps it was compiled with
+MAPS = (
+    "steer_tables",
+    "steer_services",
+    "steer_skips",
+    "steer_pools",
+    "steer_endpoints",
+    "steer_control",
+    "steer_origins",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SteerPins:

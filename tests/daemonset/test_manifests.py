@@ -105,7 +105,7 @@ def test_load_and_run_look_at_the_same_places(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_nobody_gets_more_rights_than_its_table_says(name: str) -> None:
     spec = pod_spec(name, "DaemonSet", "sonde-agent")
-    allowed = {"load": ["bpf", "net_admin", "perfmon", "sys_admin"], "agent": ["bpf"]}
+    allowed = {"load": ["bpf", "net_admin", "perfmon"], "agent": ["bpf"]}
     for document in render(name):
         if document["kind"] not in ("DaemonSet", "Deployment"):
             continue
