@@ -65,11 +65,16 @@ def _on_ground(config: CompareConfig) -> None:
         if choice.kind is Kind.NAMESPACES:
             substrate.clear(config.lab)
         ground = held.enter_context(substrate.stand(choice.kind, config.lab, config.pods, config.seed))
-        samples = asyncio.run(_compare(ground, folder, binary, config))
-    _report(samples, config)
+        samples: list[Sample] = []
+        try:
+            asyncio.run(_compare(ground, folder, binary, config, samples))
+        finally:
+            if samples:  # of a comparison that was stopped, too
+                _report(samples, config)
 
 
-async def _compare(ground: Ground, folder: Home, binary: Path, config: CompareConfig) -> list[Sample]:
+async def _compare(ground: Ground, folder: Home, binary: Path, config: CompareConfig, samples: list[Sample]) -> None:
+    """Adds a sample for each arm that came to its end."""
     arms = [
         (name, policy, number)
         for number in range(config.rounds)
@@ -80,17 +85,16 @@ async def _compare(ground: Ground, folder: Home, binary: Path, config: CompareCo
     _say(f"{len(arms)} arms of {config.duration_s:g} s, about {minutes:.0f} min")
     clock = asyncio.get_running_loop().time
     ends_s = clock() + config.limit_s
-    samples: list[Sample] = []
     async with stack.measured_pods(ground, folder, _say, PREFIX_TOKENS, PAGES_S) as lab:
         for name, policy, number in arms:
             if clock() > ends_s:
                 _say(f"the limit of {config.limit_s:g} s is reached; {len(arms) - len(samples)} arms are left out")
                 break
-            results = await _watched(_arm(lab, binary, SCENARIOS[name], policy, number, config), lab)
-            samples.append(verdict.sample(name, policy, number, results, PATIENCE_S))
+            trial = SCENARIOS[name]
+            results = await _watched(_arm(lab, binary, trial, policy, number, config), lab)
+            samples.append(verdict.sample(name, policy, number, results, PATIENCE_S, trial.budget_s))
             p99 = verdict.p99(samples[-1:], "ttft_s").value
             _say(f"{name}, {policy}, round {number + 1}: TTFT p99 {p99 * 1e3:.0f} ms, {samples[-1].failed} failed")
-    return samples
 
 
 def _turned(policies: Sequence[str], number: int) -> Sequence[str]:
@@ -101,8 +105,10 @@ def _turned(policies: Sequence[str], number: int) -> Sequence[str]:
 async def _arm(lab: Stack, binary: Path, trial: Trial, policy: str, number: int, config: CompareConfig) -> list[Result]:
     seed = config.seed + number
     requests = schedule(trials.workload(trial, config.rate_per_s, config.duration_s), seed)
+    requests = tuple(trials.classed(requests, trial, seed))
     await _prepare(lab, trial)
-    async with pairs.gateways(lab, binary, policy, trial.pickers, seed) as ports:
+    more = ("--slo-ttft", f"{trial.budget_s:g}s") if trial.budget_s else ()
+    async with pairs.gateways(lab, binary, policy, trial.pickers, seed, more) as ports:
         await asyncio.sleep(SETTLE_S)
         async with asyncio.TaskGroup() as group:
             happen = [group.create_task(_turn(lab, turn, config.duration_s)) for turn in trial.turns]
@@ -132,9 +138,10 @@ async def _bypass(lab: Stack, trial: Trial, config: CompareConfig, seed: int) ->
 
 
 async def _prepare(lab: Stack, trial: Trial) -> None:
-    """The pods as the scenario begins."""
+    """The pods as the scenario begins, and the classes of its requests."""
+    manifests.write(lab.home.manifests, [manifests.objective(one.name, one.priority) for one in trial.classes])
     for index in range(len(lab.ground.pods)):
-        slow = trial.slow_pods if index % 2 else 1.0
+        slow = trial.slow * (trial.slow_pods if index % 2 else 1.0)
         await _knobs(lab, index, slow=slow)
         if index in trial.absent:
             _set_ready(lab, index, False)
@@ -186,6 +193,8 @@ def _report(samples: Sequence[Sample], config: CompareConfig) -> None:
         "",
         *verdict.table(samples, what),
     ]
+    if classes := verdict.classes(samples):
+        lines += ["", *classes]
     print("\n".join(lines))
     if config.out is None:
         return

@@ -248,9 +248,11 @@ def request_bytes(request: Request, target: Target) -> bytes:
     body = json.dumps(asked).encode()
     head = (
         f"POST /v1/completions HTTP/1.1\r\nhost: {target.host}:{target.port}\r\ncontent-type: application/json\r\n"
-        f"x-request-id: {target.label}-{request.index}\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"x-request-id: {target.label}-{request.index}\r\ncontent-length: {len(body)}\r\n"
     )
-    return head.encode() + body
+    if request.objective:
+        head += f"x-gateway-inference-objective: {request.objective}\r\n"
+    return f"{head}\r\n".encode() + body
 
 
 def _prompt(request: Request, target: Target) -> str:

@@ -72,6 +72,15 @@ def pod(spec: LabPod, node: str, port: int, ready: bool = True, app: str = POOL)
     }
 
 
+def objective(name: str, priority: int) -> Json:
+    return {
+        "apiVersion": "inference.networking.x-k8s.io/v1alpha2",
+        "kind": "InferenceObjective",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"priority": priority, "poolRef": {"name": POOL}},
+    }
+
+
 def agent(node: str, ip: str) -> Json:
     """The agent's own Pod, by which the controller finds it."""
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from lab import processes
@@ -18,8 +18,13 @@ LOOKS = 400
 
 
 @contextlib.asynccontextmanager
-async def gateways(stack: Stack, binary: Path, policy: str, count: int, seed: int) -> AsyncIterator[list[int]]:
-    """Starts so many; their ports, once each answers and its controller knows the pods. Raises ProcessError."""
+async def gateways(
+    stack: Stack, binary: Path, policy: str, count: int, seed: int, more: Sequence[str] = ()
+) -> AsyncIterator[list[int]]:
+    """Starts so many; their ports, once each answers and its controller knows the pods. Raises ProcessError.
+
+    more: of the controllers' command lines.
+    """
     ground = stack.ground
     async with contextlib.AsyncExitStack() as held:
         starter = Starter(ground, stack.home, held)
@@ -27,7 +32,7 @@ async def gateways(stack: Stack, binary: Path, policy: str, count: int, seed: in
         for number in range(count):
             ports = _ports(ground.node_ip, ground.ports)
             name = f"{policy}-{seed}-{number}"
-            controller = await starter.controller(seed * 1000 + number, policy, ports, f"controller-{name}")
+            controller = await starter.controller(seed * 1000 + number, policy, ports, f"controller-{name}", more)
             await processes.listening(controller, ground.node_ip, ports.grpc, LISTEN_LIMIT_S)
             envoy = await starter.gateway(binary, BodyMode.FULL_DUPLEX_STREAMED, ports, f"envoy-{name}")
             await processes.listening(envoy, ground.node_ip, ports.sonde, LISTEN_LIMIT_S)

@@ -142,7 +142,12 @@ class Starter:
         return await self._start("agent", ground.node_command(command))
 
     async def controller(
-        self, seed: int, policy: str = "sonde", ports: Ports | None = None, name: str = "controller"
+        self,
+        seed: int,
+        policy: str = "sonde",
+        ports: Ports | None = None,
+        name: str = "controller",
+        more: Sequence[str] = (),
     ) -> Process:
         ground = self._ground
         ports = ports or ground.ports
@@ -154,6 +159,7 @@ class Starter:
             "--agent-plain-text",
             *("--manifests", str(self._home.manifests), "--seed", str(seed), "--drain-delay=0s", "--ui"),
             *("--policy", policy, "--weights-port", str(ports.weights)),
+            *more,
         )
         return await self._start(name, ground.node_command(command))
 

@@ -5,9 +5,11 @@ Pod 0 is the one that something happens to; in `mixed` it is every second pod.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
 
-from lab.workload import Workload
+from lab.workload import Request, Workload
 
 BEGINS, ENDS = 0.3, 0.75  # of the load's duration
 
@@ -24,17 +26,32 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Class:
+    """Requests that name one InferenceObjective."""
+
+    name: str
+    priority: int
+    share: float
+
+
+CLASSES = (Class("critical", 1, 0.2), Class("standard", 0, 0.6), Class("sheddable", -1, 0.2))
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
-    """One scenario. `slow_pods`: every second pod takes so many times as long."""
+    """One scenario. `slow_pods`: every second pod takes so many times as long; `slow`: each does."""
 
     what: str
     turns: tuple[Turn, ...] = ()
     slow_pods: float = 1.0
+    slow: float = 1.0
     pickers: int = 1
     bypass: float = 0.0  # of the rate, sent straight to two pods besides
     absent: tuple[int, ...] = ()  # not ready at first
     groups: int = 0
     shared_tokens: int = 0
+    classes: tuple[Class, ...] = ()
+    budget_s: float | None = None  # for a first token; what comes later is no good
 
 
 SCENARIOS = {
@@ -50,7 +67,22 @@ SCENARIOS = {
     "bypass": Trial("a third more traffic straight to two pods", bypass=1 / 3),
     "pickers": Trial("four gateways, each with its own controller", pickers=4),
     "prefixes": Trial("prompts of 12 groups that begin alike", groups=12, shared_tokens=768),
+    "overload": Trial(
+        "all pods take six times as long: too much is sent, a fifth of it critical, a fifth sheddable",
+        slow=6.0,
+        classes=CLASSES,
+        budget_s=2.0,
+    ),
 }
+
+
+def classed(requests: Sequence[Request], trial: Trial, seed: int) -> Sequence[Request]:
+    """The requests with the objective that each names."""
+    if not trial.classes:
+        return requests
+    names, shares = [one.name for one in trial.classes], [one.share for one in trial.classes]
+    chance = Random(f"{seed} classes")
+    return [replace(one, objective=chance.choices(names, shares)[0]) for one in requests]
 
 
 def workload(trial: Trial, rate_per_s: float, duration_s: float) -> Workload:

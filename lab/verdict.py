@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +26,22 @@ class Sample:
     ttft_s: tuple[float, ...]
     tpot_s: tuple[float, ...]
     failed: int
+    good: dict[str, tuple[int, int]] = field(default_factory=dict)  # by objective: good ones, of so many
 
     @property
     def requests(self) -> int:
         return len(self.ttft_s)
 
 
-def sample(scenario: str, policy: str, number: int, results: Sequence[Result], patience_s: float) -> Sample:
+def sample(
+    scenario: str,
+    policy: str,
+    number: int,
+    results: Sequence[Result],
+    patience_s: float,
+    budget_s: float | None = None,
+) -> Sample:
+    """budget_s: for a first token; with one it is counted how many of each objective kept to it."""
     ttft = [one.ttft_s if one.ttft_s is not None and one.error is None else patience_s for one in results]
     tpot = [
         (one.end_s - one.first_data_s) / (one.request.output_tokens - 1)
@@ -42,7 +52,15 @@ def sample(scenario: str, policy: str, number: int, results: Sequence[Result], p
         and one.request.output_tokens > 1
     ]
     failed = sum(one.error is not None for one in results)
-    return Sample(scenario, policy, number, tuple(ttft), tuple(tpot), failed)
+    good = {} if budget_s is None else _good([one.request.objective for one in results], ttft, budget_s)
+    return Sample(scenario, policy, number, tuple(ttft), tuple(tpot), failed, good)
+
+
+def _good(objectives: Sequence[str], ttft_s: Sequence[float], budget_s: float) -> dict[str, tuple[int, int]]:
+    found: dict[str, list[bool]] = defaultdict(list)
+    for objective, time_s in zip(objectives, ttft_s, strict=True):
+        found[objective].append(time_s <= budget_s)
+    return {name: (sum(kept), len(kept)) for name, kept in sorted(found.items())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +116,32 @@ def table(samples: Sequence[Sample], scenarios: Mapping[str, str]) -> list[str]:
                 own = [one for one in chosen if one.policy == policies[0]]
                 lines.append(_row(scenario, policy, arms, own if policy != policies[0] else []))
     return lines
+
+
+def classes(samples: Sequence[Sample]) -> list[str]:
+    """What share of each objective's requests kept to the budget; nothing where no scenario has one."""
+    told = [one for one in samples if one.good]
+    if not told:
+        return []
+    names = list(dict.fromkeys(name for one in told for name in one.good))
+    lines = [
+        "| scenario | policy | " + " | ".join(f"good {name}" for name in names) + " |",
+        "|---" * (len(names) + 2) + "|",
+    ]
+    for scenario, policy in dict.fromkeys((one.scenario, one.policy) for one in told):
+        arms = [one for one in told if (one.scenario, one.policy) == (scenario, policy)]
+        cells = [_share([one.good.get(name, (0, 0)) for one in arms]) for name in names]
+        lines.append("| " + " | ".join([scenario, policy, *cells]) + " |")
+    return lines
+
+
+def _share(counts: Sequence[tuple[int, int]]) -> str:
+    """With the least and the most of the rounds."""
+    shares = [good / all_ * 100 for good, all_ in counts if all_]
+    whole = sum(all_ for _, all_ in counts)
+    if not whole:
+        return "-"
+    return f"{sum(good for good, _ in counts) / whole * 100:.0f} % ({min(shares):.0f} to {max(shares):.0f}) of {whole}"
 
 
 def _row(scenario: str, policy: str, arms: Sequence[Sample], own: Sequence[Sample]) -> str:

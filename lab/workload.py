@@ -93,6 +93,7 @@ class Request:
     stream: bool
     group: int = 0
     shared_tokens: int = 0
+    objective: str = ""  # the InferenceObjective it names
 
 
 def schedule(workload: Workload, seed: int) -> tuple[Request, ...]:
