@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,26 @@ def test_two_policies_get_the_same_requests_and_all_are_answered(name, tmp_path)
     samples = json.loads((tmp_path / "compare.json").read_text())
     assert [len(one["ttft_s"]) for one in samples] == [int(rows[0][1])] * 2
     assert (tmp_path / "compare.md").read_text() in done.stdout
+    assert left_of(name) == []
+
+
+def test_one_that_is_stopped_shows_what_it_has(name):
+    need_gateway()
+    short = ("--duration", "2", "--rounds", "50", "--pods", "3", "--rate", "5")
+    which = ("--scenarios", "overload", "--policies", "sonde", "--substrate", "loopback")
+    command = [sys.executable, "-m", "lab", "compare", "--name", name, *short, *which]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout is not None
+            first = next(line for line in running.stdout if "round 1:" in line)
+            running.send_signal(signal.SIGINT)
+            rest, _ = running.communicate(timeout=LIMIT_S)
+        finally:
+            running.kill()
+    assert running.returncode == 130, first + rest
+    assert len(re.findall(r"^\| overload \| sonde \| \d+ \|", rest, re.MULTILINE)) == 1
+    assert re.search(r"^\| overload \| sonde \| \d+ %", rest, re.MULTILINE)
+    assert rest.rstrip().endswith("sonde-lab: stopped")
     assert left_of(name) == []
 
 

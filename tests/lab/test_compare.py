@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +13,7 @@ from controller.policies.registry import POLICIES
 from lab import load, pictures, verdict
 from lab.config import COMPARED, CompareConfig, parse
 from lab.load import Result, Target
-from lab.trials import SCENARIOS, workload
+from lab.trials import SCENARIOS, classed, workload
 from lab.verdict import Sample
 from lab.workload import Request, schedule
 
@@ -64,6 +66,42 @@ def test_every_scenario_has_a_load(name):
     assert requests
     assert all(0 <= turn.at < 1 for turn in SCENARIOS[name].turns)
     assert any(request.shared_tokens for request in requests) == (name == "prefixes")
+
+
+def test_classes_have_their_shares_and_are_the_same_for_every_policy():
+    trial = SCENARIOS["overload"]
+    plain = schedule(workload(trial, 100.0, 20.0), 1)
+    one, again = (classed(plain, trial, 1) for _ in range(2))
+    assert one == again
+    shares = Counter(request.objective for request in one)
+    assert {name: shares[name] / len(one) for name in shares} == {
+        kind.name: pytest.approx(kind.share, abs=0.04) for kind in trial.classes
+    }
+    assert classed(plain, SCENARIOS["mixed"], 1) == plain
+
+
+@pytest.mark.parametrize(("objective", "lines"), [("critical", 1), ("", 0)])
+def test_a_request_names_its_objective_in_a_header(objective, lines):
+    sent = load.request_bytes(Request(1, 0.0, 5, 1, True, objective=objective), Target("h", 1, "m"))
+    head = sent.split(b"\r\n\r\n")[0].split(b"\r\n")
+    assert head.count(b"x-gateway-inference-objective: critical") == lines
+    assert sum(b"objective" in line for line in head) == lines
+
+
+def test_what_keeps_to_the_budget_is_counted_by_class():
+    asked = [Request(at, 0.0, 10, 5, True, objective=name) for at, name in enumerate(["critical", "critical", "batch"])]
+    results = [
+        Result(one, 0.0, 0.1, first, 9.0, (), 5, 200, "p", None) for one, first in zip(asked, (1, 3, 1), strict=True)
+    ]
+    counted = verdict.sample("overload", "sonde", 0, results, 60.0, 2.0)
+    assert counted.good == {"critical": (1, 2), "batch": (1, 1)}
+    lines = verdict.classes([counted, replace(counted, policy="llm-d", good={"critical": (0, 2)})])
+    assert lines[0] == "| scenario | policy | good batch | good critical |"
+    assert lines[2:] == [
+        "| overload | sonde | 100 % (100 to 100) of 1 | 50 % (50 to 50) of 2 |",
+        "| overload | llm-d | - | 0 % (0 to 0) of 2 |",
+    ]
+    assert verdict.classes([arm("sonde", 1.0)]) == []
 
 
 def test_a_failure_counts_as_the_clients_patience():
