@@ -1,4 +1,4 @@
-"""`python -m bench.policy`: the whole matrix, its table in docs/policy.md and its pictures in docs/images."""
+"""`python -m bench.policy`: the whole matrix, as tables in docs/policy.md and policy-cells.md, and as pictures."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def main() -> int:
         return 0
     lines = report.lines(cells, results, flags.seeds)
     report.write(DOCS / "policy.md", lines)
+    report.write(DOCS / "policy-cells.md", ["", *report.everybody(cells, results)])
     files = plots.draw(DOCS / "images", cells, results)
-    print("\n".join(lines[: lines.index("### Every policy")]))
-    print(f"written: {DOCS / 'policy.md'}, {', '.join(str(file) for file in files)}")
+    print("\n".join(lines))
+    print(f"written: {', '.join(str(file) for file in (DOCS / 'policy.md', DOCS / 'policy-cells.md', *files))}")
     return 0
 
 

@@ -44,10 +44,6 @@ def lines(cells: Sequence[Cell], results: Results, seeds: int) -> list[str]:
         "### Without kernel signals",
         "",
         *_alone(cells, results),
-        "",
-        "### Every policy",
-        "",
-        *everybody(cells, results),
     ]  # fmt: skip
 
 

@@ -34,6 +34,9 @@ class Outcome:
 
 
 LLM_D = ("llm-d",)
+OWN_COUNTS = tuple(
+    name for name in rivals.UNTOLD if name.split(",")[0] in ("least-request", "peak-ewma", "dynamo", "p2c")
+)
 TARGETS = (
     Target("homogeneous, 30 %: TTFT p99 against the best peer", "B1/30", "ttft_p99_s", 0.95),
     Target("homogeneous, 60 %: TTFT p99 against the best peer", "B1/60", "ttft_p99_s", 0.95),
@@ -43,6 +46,7 @@ TARGETS = (
     Target("mixed fleet, 75/s: TTFT p99 against the best untold peer", "B3/75", "ttft_p99_s", 1.5),
     Target("straggler x2: TPOT p99 against the best peer", "B4/x2", "tpot_p99_s", 1.5),
     Target("bypass 22 %: TPOT p99 against the best peer", "B6/22", "tpot_p99_s", 1.3),
+    Target("bypass 22 %: TPOT p99 against the best that scrapes nothing", "B6/22", "tpot_p99_s", 1.3, OWN_COUNTS),
     Target("+400 ms to one pod: TTFT p99 against the best peer", "B11/400ms", "ttft_p99_s", 2.0),
     Target("cold pod: TTFT p99 against the best peer", "B10/cold", "ttft_p99_s", 1.3),
     Target("mixed stress: TTFT p99 against the best untold peer", "B14", "ttft_p99_s", 1.7),
@@ -128,6 +132,8 @@ def _liars(results: Results) -> list[Outcome]:
         ("dead", "agents die"),
         ("idle", "agents claim idle pods"),
         ("busy", "agents claim 500 requests"),
+        ("chance", "agents say anything up to 500"),
+        ("stuck", "agents' counts stand still"),
     ):
         peer, own = (results[f"B15/{key}|{name}"] for name in ("least-request", "sonde"))
         worse = float(np.mean(runs.of(own, "ttft_p99_s")) / np.mean(runs.of(peer, "ttft_p99_s")))

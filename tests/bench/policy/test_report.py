@@ -110,8 +110,9 @@ def test_losses_are_shown_and_wins_are_not():
     won = "\n".join(report.lines(cells, invented({"sonde": 0.5}), 2))
     assert "No cell is lost" in won
     assert "**missed**" in lost
+    everybody = "\n".join(report.everybody(cells, invented({})))
     for name in (*UNTOLD, *TOLD):
-        assert f"| {name} |" in won
+        assert f"| {name} |" in everybody
 
 
 def test_only_what_is_between_the_markers_is_replaced(tmp_path):
