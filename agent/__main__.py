@@ -67,19 +67,19 @@ def _check(config: CheckConfig) -> int:
 
 
 def _top(arguments: Sequence[str]) -> int:
-    from agent import top
+    from agent.looking import top
 
     return top.main(arguments)
 
 
 def _certs(config: CertsConfig) -> int:
-    from agent import keeper
+    from agent.identity import keeper
 
     return keeper.main(config)
 
 
 def _status(config: StatusConfig) -> int:
-    from agent import status
+    from agent.looking import status
 
     return status.main(config)
 

@@ -27,29 +27,31 @@ import grpc.aio
 import numpy as np
 from google.protobuf import json_format
 
-from agent import lookout, metrics_server, starting, stream
+from agent import starting, stream
 from agent.config import RunConfig
 from agent.devices.inventory import Inventory, Sources
-from agent.governor import Governor
+from agent.engines.pages import EnginePages
+from agent.exporting import metrics_server
+from agent.exporting.metrics import AgentPage
+from agent.exporting.snapshot import AgentState, PodDevices, PodState, SlotState, Snapshot
 from agent.kernel.cgroups import NoCgroup2
+from agent.kernel.governor import Governor
+from agent.kernel.maps import LayoutMismatch, PinnedMaps
 from agent.kernel.pins import NotLoaded, Pins
-from agent.maps import LayoutMismatch, PinnedMaps
-from agent.metrics import AgentPage
-from agent.node import Warnings, pods_of
-from agent.pages import EnginePages
-from agent.placement import Cgroups, Placement
-from agent.pods import ServingPod, known_names, serving_pods
-from agent.programs import Programs, programs
+from agent.kernel.programs import Programs, programs
+from agent.kernel.sampling import Sampler
+from agent.kernel.unmeasured import Unmeasured
+from agent.looking import lookout
+from agent.looking.node import Warnings, pods_of
+from agent.placing.placement import Cgroups, Placement
+from agent.placing.pods import ServingPod, known_names, serving_pods
+from agent.placing.slots import Wanted
+from agent.placing.survey import Survey
 from agent.recent import RENEW_NS
-from agent.sampling import Sampler
 from agent.signals import FIELDS
-from agent.slots import Wanted
-from agent.snapshot import AgentState, PodDevices, PodState, SlotState, Snapshot
 from agent.starting import Clusters, StartError
 from agent.steering.state import json_of
-from agent.survey import Survey
 from agent.ticks import next_tick, tick
-from agent.unmeasured import Unmeasured
 from agent.version import version
 from agent.view import View
 

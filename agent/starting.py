@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from agent import tls
 from agent.cluster import folder
 from agent.cluster.objects import Cluster
 from agent.config import RunConfig
+from agent.identity import tls
 from agent.kernel.cgroups import NoCgroup2
 from agent.kernel.cgroups import root as mounted_root
 from agent.kernel.pins import Pins

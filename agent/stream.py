@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import grpc.aio
 
-from agent import tls
+from agent.identity import tls
 from agent.proto import telemetry_pb2_grpc
 from agent.proto.telemetry_pb2 import Frame, WatchRequest
 from agent.view import View

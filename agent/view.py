@@ -18,12 +18,12 @@ from agent.devices.inventory import Described
 from agent.devices.names import Device
 from agent.engines.families import EngineMetrics
 from agent.engines.places import Hint
-from agent.pods import ServingPod
+from agent.placing.pods import ServingPod
+from agent.placing.slots import Owner
 from agent.proto import telemetry_pb2 as proto
 from agent.proto.telemetry_pb2 import EndpointReport, EngineSignal, Frame
 from agent.recent import NO_GAPS, Counts, Gaps, Usual, begin_usual, follow_gaps, follow_usual
 from agent.signals import ACTIVITY, COLUMN, FIELDS, REPORTED, Row, kernel_signal, sums_of
-from agent.slots import Owner
 
 _REPORTED = np.array([field in REPORTED for field in FIELDS])
 _GAPS = COLUMN["gaps"]

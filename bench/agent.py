@@ -19,12 +19,12 @@ from pathlib import Path
 
 import grpc.aio
 
-from agent.maps import PinnedMaps
+from agent.kernel.maps import PinnedMaps
 from agent.proto import telemetry_pb2 as proto
 from agent.proto.telemetry_pb2_grpc import TelemetryStub
 from bench.ground import REFUSALS, measured
-from lab.stack import Stack
-from lab.substrate import Ground, program
+from lab.machine.stack import Stack
+from lab.machine.substrate import Ground, program
 
 ROWS = 1000
 

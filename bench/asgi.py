@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from lab.truth import COMPLETED, Log, Record
+from lab.engines.truth import COMPLETED, Log, Record
 
 now = time.monotonic_ns
 

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 
 from bench.matching import Call
-from lab import http1
 from lab.config import MODEL
+from lab.engines import http1
 
 LIMIT_S = 20.0
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent.kernel import cgroups, pins
-from lab import manifests
-from lab.manifests import LabPod
+from lab.machine import manifests
+from lab.machine.manifests import LabPod
 
 WANTED = ("bpf", "net_admin", "perfmon")
 LIMIT_S = 90.0

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 
 from agent.cluster.folder import Folder
 from bench.ground import REFUSALS, measured
-from controller.agents import Agents
+from controller.endpoints.table import Table
 from controller.model import ClusterChanged, Event, FrameReceived, address_of
-from controller.table import Table
-from lab import manifests
-from lab.stack import Stack
+from controller.sources.agents import Agents
+from lab.machine import manifests
+from lab.machine.stack import Stack
 
 BODY = b'{"model": "lab", "prompt": "hello", "max_tokens": 1}'
 REQUEST = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)

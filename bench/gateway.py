@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.standin import NODE, ip_of, uid_of
-from lab import envoy, manifests, processes, wire
-from lab.envoy import BodyMode, Gateway, Routing
-from lab.manifests import LabPod
-from lab.substrate import program
-from lab.watch import samples
+from lab import wire
+from lab.looking.watch import samples
+from lab.machine import envoy, manifests, processes
+from lab.machine.envoy import BodyMode, Gateway, Routing
+from lab.machine.manifests import LabPod
+from lab.machine.substrate import program
 
 HOST = "127.0.0.1"
 LIMIT_S = 60.0

@@ -9,11 +9,11 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
-from lab import home, stack, substrate
 from lab.config import Kind
-from lab.home import Home
-from lab.stack import LoadRefused, Stack
-from lab.substrate import Ground, GroundError
+from lab.machine import home, stack, substrate
+from lab.machine.home import Home
+from lab.machine.stack import LoadRefused, Stack
+from lab.machine.substrate import Ground, GroundError
 
 T = TypeVar("T")
 

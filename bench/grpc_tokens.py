@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from lab.truth import COMPLETED, Log, Record
+from lab.engines.truth import COMPLETED, Log, Record
 
 now = time.monotonic_ns
 

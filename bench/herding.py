@@ -20,7 +20,7 @@ import uvloop
 from bench.gateway import HOST, standing
 from bench.pressure import pressure, request
 from lab import wire
-from lab.envoy import BodyMode
+from lab.machine.envoy import BodyMode
 
 PODS = 8
 CASES = (("random", 1), ("sonde", 1), ("sonde", 2), ("sonde", 4))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from lab.truth import CLIENT_ABORTED, COMPLETED, Log, Record
+from lab.engines.truth import CLIENT_ABORTED, COMPLETED, Log, Record
 
 now = time.monotonic_ns
 HEADER = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"

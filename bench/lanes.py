@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from random import Random
 
-from agent.maps import PinnedMaps
+from agent.kernel.maps import PinnedMaps
 from bench.caller import Ask, Caller
 from bench.matching import Call, Sample
-from lab import truth
-from lab.stack import Stack
+from lab.engines import truth
+from lab.machine.stack import Stack
 
 SAMPLE_S = 0.004
 WAIT_S = 5.0

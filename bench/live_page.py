@@ -20,8 +20,8 @@ from pathlib import Path
 from random import Random
 
 from bench.agent import cpu_s
-from lab import fleet as fleets
-from lab.fleet import HOST, Fleet
+from lab.machine import fleet as fleets
+from lab.machine.fleet import HOST, Fleet
 
 STIR_S = 0.5
 TURNS = 4

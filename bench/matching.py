@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lab import truth
-from lab.truth import Record
+from lab.engines import truth
+from lab.engines.truth import Record
 
 # A client's FIN may be a half-close, so the kernel counts an abort when the engine's socket closes: that is right after
 # the engine has logged it, in the same turn of its event loop. No event on either side marks it, hence an allowance.

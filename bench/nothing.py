@@ -15,8 +15,8 @@ import grpc.aio
 import uvloop
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
-from controller import answers, extproc
-from controller.modes import FULL_DUPLEX
+from controller.gateway import answers, extproc
+from controller.gateway.modes import FULL_DUPLEX
 
 
 class Nothing:

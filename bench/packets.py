@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.kernel import bpfsys, cgroups, pins, probes
-from lab.cgroups import enter_command
+from lab.machine.cgroups import enter_command
 
 RECORD = Path(__file__).with_suffix(".json")
 EMPTY = bytes.fromhex("b7000000010000009500000000000000")  # r0 = 1; exit

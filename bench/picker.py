@@ -28,7 +28,7 @@ import uvloop
 from bench.gateway import HOST, Bench, cpu_ns, resident_mib, standing
 from bench.pressure import pressure, request
 from bench.standin import MANY
-from lab.envoy import BodyMode
+from lab.machine.envoy import BodyMode
 
 SIZES = (500, 20_000, 200_000)
 POOLS = (10, 1000)

@@ -22,18 +22,18 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from agent import metrics_server
 from agent.cluster.objects import Pod, Pool, cluster_of
+from agent.exporting import metrics_server
+from agent.exporting.metrics import AgentPage
+from agent.exporting.snapshot import AgentState, PodState, SlotState, Snapshot
 from agent.kernel import layout
-from agent.metrics import AgentPage
+from agent.placing.slots import Owner
 from agent.signals import FIELDS
-from agent.slots import Owner
-from agent.snapshot import AgentState, PodState, SlotState, Snapshot
-from controller.counts import Counts
-from controller.metrics import ControllerPage
+from controller.endpoints.table import Table
+from controller.exporting.counts import Counts
+from controller.exporting.metrics import ControllerPage
+from controller.exporting.snapshot import Totals, snapshot
 from controller.model import ClusterChanged, FrameReceived, KernelSignal, Report, Request
-from controller.snapshot import Totals, snapshot
-from controller.table import Table
 
 GROUP = "inference.networking.k8s.io"
 MODELS = 100

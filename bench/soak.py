@@ -28,12 +28,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.kernel import cgroups, loader
+from agent.kernel.maps import PinnedMaps
 from agent.kernel.pins import Pins
-from agent.maps import PinnedMaps
-from agent.slots import SPARE
+from agent.placing.slots import SPARE
 from bench.wire_ground import free_port
-from lab import cgroups as lab_cgroups
-from lab.cgroups import enter_command
+from lab.machine import cgroups as lab_cgroups
+from lab.machine.cgroups import enter_command
 
 NODE = "soak"
 REPLACE_S = 5.0

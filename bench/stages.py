@@ -26,17 +26,17 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from agent.cluster.objects import Pod, Pool, cluster_of
 from agent.proto.telemetry_pb2 import EndpointReport, Frame
 from bench.pressure import request as http_request
-from controller.admission import gate_of
-from controller.agents import frame_event
-from controller.counts import Counts, Series
-from controller.exchange import Exchange
+from controller.catalog.resolving import Resolver
+from controller.choosing.admission import gate_of
+from controller.choosing.picker import Pick, Picker
+from controller.choosing.room import Room
+from controller.choosing.saturation import SONDE as LIMITS
+from controller.endpoints.table import Table
+from controller.exporting.counts import Counts, Series
+from controller.gateway.exchange import Exchange
+from controller.gateway.modes import BUFFERED, FULL_DUPLEX
 from controller.model import ClusterChanged, FrameReceived
-from controller.modes import BUFFERED, FULL_DUPLEX
-from controller.picker import Pick, Picker
-from controller.resolving import Resolver
-from controller.room import Room
-from controller.saturation import SONDE as LIMITS
-from controller.table import Table
+from controller.sources.agents import frame_event
 
 MODES = {"BUFFERED": BUFFERED, "FULL_DUPLEX_STREAMED": FULL_DUPLEX}
 GROUP, NAMESPACE, POOL, PORT = "inference.networking.k8s.io", "default", "p", 8000

@@ -24,7 +24,7 @@ import uvloop
 
 from agent.proto import telemetry_pb2_grpc
 from agent.proto.telemetry_pb2 import EndpointReport, Frame, WatchRequest
-from lab.manifests import NAMESPACE
+from lab.machine.manifests import NAMESPACE
 
 MANY = 200
 GAP_S = 0.001

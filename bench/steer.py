@@ -32,7 +32,7 @@ from agent.kernel.steer_layout import SLOTS
 from agent.steering.alias import Column, table
 from agent.steering.maps import Entry, Frontend, SteerMaps
 from agent.steering.steering import Steering
-from lab import cgroups as places
+from lab.machine import cgroups as places
 
 VIP = "127.96.0.10"
 NAMES = "abcd"

@@ -21,19 +21,20 @@ from random import Random
 from typing import Any
 
 from agent.kernel import cgroups as tree
-from agent.maps import PinnedMaps
-from agent.pods import CgroupId
-from agent.slots import Key
+from agent.kernel.maps import PinnedMaps
+from agent.placing.pods import CgroupId
+from agent.placing.slots import Key
 from bench import wire
 from bench.caller import Ask
 from bench.ground import REFUSALS, measured
 from bench.lanes import Counts, Pod, one_after_the_other, overlapping, sample, until
 from bench.matching import Pair, Sample, Sampled, judge, outcome_agrees, pair
 from bench.wire_ground import GroundRefused, wire_ground
-from lab import cgroups, truth
 from lab import wire as lab_wire
-from lab.stack import Stack
-from lab.summary import quantile
+from lab.contests.summary import quantile
+from lab.engines import truth
+from lab.machine import cgroups
+from lab.machine.stack import Stack
 
 PODS = 4
 MEDIAN_LIMIT_MS = 0.3

@@ -10,8 +10,8 @@ import time
 from random import Random
 
 from agent.cluster.objects import Pod, Pool, cluster_of
+from controller.endpoints.table import Table
 from controller.model import ClusterChanged, FrameReceived, KernelSignal, Report
-from controller.table import Table
 from controller.weights.weighing import LOOK_S, Weighing
 
 GROUP, PORT = "inference.networking.k8s.io", 8000

@@ -27,7 +27,7 @@ import grpc.aio
 from bench.matching import Call, Pair, Sample, Sampled, judge, pair
 from bench.wire_client import Ask, call, now, watch
 from bench.wire_ground import GroundRefused, Server, WireGround, free_port, wire_ground
-from lab.summary import quantile
+from lab.contests.summary import quantile
 
 MEDIAN_LIMIT_MS = 0.3
 WAIT_S = 10.0

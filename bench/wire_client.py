@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.matching import Call, Sample
-from lab import http1
+from lab.engines import http1
 
 now = time.monotonic_ns
 SAMPLE_S = 0.005

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.kernel import bpfsys, cgroups, loader, pins
+from agent.kernel.maps import PinnedMaps
 from agent.kernel.pins import Pins
-from agent.maps import PinnedMaps
-from agent.pods import CgroupId
-from agent.slots import Key, Owner
-from lab import cgroups as lab_cgroups
-from lab import truth
-from lab.cgroups import enter_command
+from agent.placing.pods import CgroupId
+from agent.placing.slots import Key, Owner
+from lab.engines import truth
+from lab.machine import cgroups as lab_cgroups
+from lab.machine.cgroups import enter_command
 
 GENERATION = 1
 READY_S = 20.0

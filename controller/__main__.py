@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import uvloop
 
-from controller import daemon, heap, top
+from controller import daemon, heap
 from controller.config import parse
+from controller.looking import top
 from controller.starting import StartError
 
 log = logging.getLogger(__name__)

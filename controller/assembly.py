@@ -9,17 +9,17 @@ import logging
 from random import Random
 
 from agent.engines.places import Told
-from controller.admission import PAGE_POLICIES, gate_of, nobody_of, policy_of
-from controller.affinity import Affinity
+from controller.choosing.admission import PAGE_POLICIES, gate_of, nobody_of, policy_of
+from controller.choosing.affinity import Affinity
+from controller.choosing.explain import Explainer
+from controller.choosing.picker import Picker
 from controller.config import Config
-from controller.counts import Counts
-from controller.explain import Explainer
-from controller.extproc import ExternalProcessor, Manner
-from controller.modes import ASSUMED_MODES
-from controller.picker import Picker
+from controller.endpoints.table import Table
+from controller.exporting.counts import Counts
+from controller.gateway.extproc import ExternalProcessor, Manner
+from controller.gateway.modes import ASSUMED_MODES
 from controller.plugins import NOTHING, PluginsError, Taken, taken
 from controller.starting import StartError, body_memory_bytes, budgets, limits_of
-from controller.table import Table
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 from agent.engines.places import METRICS, is_path
 from controller.forms import GROUP_03, own_form
-from controller.modes import ASSUMED_MODES
+from controller.gateway.modes import ASSUMED_MODES
+from controller.gateway.tls import CERTIFICATE, KEY
 from controller.policies.registry import POLICIES
-from controller.tls import CERTIFICATE, KEY
 
 SHORTEST_REFRESH_S = 0.001
 SMALLEST_BODY_MEMORY_BYTES = 1 << 20

@@ -29,21 +29,22 @@ from grpc_health.v1 import health, health_pb2
 
 from agent.cluster.objects import Cluster
 from agent.engines.places import Told
-from controller import document, extproc, tls, web
-from controller.admission import PAGE_POLICIES
-from controller.agents import Agents
 from controller.assembly import answering, pages_of, plugins_of
+from controller.choosing.admission import PAGE_POLICIES
+from controller.choosing.picker import Picker
 from controller.config import Config
-from controller.counts import Counts
-from controller.engines import Engines
-from controller.live import Board, Live
-from controller.metrics import ControllerPage
+from controller.endpoints.table import Table
+from controller.exporting.counts import Counts
+from controller.exporting.metrics import ControllerPage
+from controller.exporting.snapshot import Snapshot, Totals, snapshot
+from controller.gateway import extproc, tls
+from controller.looking import document, web
+from controller.looking.live import Board, Live
 from controller.model import Address, ClusterChanged, Event, address_of
-from controller.picker import Picker
-from controller.snapshot import Snapshot, Totals, snapshot
+from controller.sources.agents import Agents
+from controller.sources.engines import Engines
+from controller.sources.trust import Trust
 from controller.starting import StartError, clusters, listen, trust
-from controller.table import Table
-from controller.trust import Trust
 from controller.weights.steering import Steering, steering
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from agent.cluster.objects import Cluster
 from agent.engines.places import Hint
-from controller.paths import Kind
-from controller.prompts import Fields
+from controller.requests.paths import Kind
+from controller.requests.prompts import Fields
 
 Address = str  # "ip:port", "[ip6]:port": the name of an endpoint in the endpoint picker protocol
 PortKey = tuple[str, str, int]  # namespace, pod, port

@@ -19,14 +19,17 @@ from pathlib import Path
 from bench import chromium
 from bench.chromium import ChromiumError, Page
 from docs import plot
-from lab import config, contest, envoy, home, relay, stack, story, substrate, wire
+from lab import config, wire
 from lab.config import DemoConfig
-from lab.home import Home
-from lab.load import Progress
-from lab.processes import ProcessError
-from lab.stack import HUNG_POD, SLOW_POD, LoadRefused, Stack, StackError
-from lab.substrate import Ground, GroundError
-from lab.workload import Request, schedule
+from lab.contests import contest
+from lab.contests.load import Progress
+from lab.contests.workload import Request, schedule
+from lab.looking import relay, story
+from lab.machine import envoy, home, stack, substrate
+from lab.machine.home import Home
+from lab.machine.processes import ProcessError
+from lab.machine.stack import HUNG_POD, SLOW_POD, LoadRefused, Stack, StackError
+from lab.machine.substrate import Ground, GroundError
 
 IMAGES = Path(__file__).parent / "images"
 NAME = "sonde-images"

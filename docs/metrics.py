@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from agent.exposition import Family, bound_text
-from agent.metrics import FAMILIES as AGENT
-from controller.metrics import FAMILIES as CONTROLLER
+from agent.exporting.exposition import Family, bound_text
+from agent.exporting.metrics import FAMILIES as AGENT
+from controller.exporting.metrics import FAMILIES as CONTROLLER
 
 HEAD = """\
 # Metrics

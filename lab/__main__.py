@@ -27,13 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demo(config: DemoConfig) -> int:
-    from lab import demo
+    from lab.contests import demo
 
     return demo.main(config)
 
 
 def _engine(config: EngineConfig) -> int:
-    from lab import pod
+    from lab.engines import pod
 
     try:
         asyncio.run(pod.serve(config))
@@ -44,7 +44,7 @@ def _engine(config: EngineConfig) -> int:
 
 
 def _compare(config: CompareConfig) -> int:
-    from lab import compare
+    from lab.contests import compare
 
     return compare.main(config)
 
@@ -56,8 +56,8 @@ def _steer(config: SteerConfig) -> int:
 
 
 def _load(config: LoadConfig) -> int:
-    from lab import load, results, summary
-    from lab.workload import Workload, schedule
+    from lab.contests import load, results, summary
+    from lab.contests.workload import Workload, schedule
 
     work = Workload(
         config.rate_per_s,

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from controller.policies.registry import POLICIES
-from lab.batching import Model
+from lab.contests.trials import SCENARIOS
+from lab.contests.workload import LENGTHS, Arrivals
 from lab.direct.config import SteerConfig, add_flags
-from lab.envoy import BodyMode
+from lab.engines.batching import Model
+from lab.engines.knobs import Knobs
 from lab.forms import name, number, some_of, which_part
-from lab.knobs import Knobs
-from lab.trials import SCENARIOS
-from lab.workload import LENGTHS, Arrivals
+from lab.machine.envoy import BodyMode
 
 
 class Kind(Enum):

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from lab import http1
+from lab.engines import http1
 
 
 class CallError(Exception):

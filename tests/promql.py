@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from agent.exposition import Kind
-from agent.metrics import FAMILIES as AGENT
-from controller.metrics import FAMILIES as CONTROLLER
+from agent.exporting.exposition import Kind
+from agent.exporting.metrics import FAMILIES as AGENT
+from controller.exporting.metrics import FAMILIES as CONTROLLER
 
 # made by Prometheus itself
 ITS_OWN = {"up", "ALERTS"}

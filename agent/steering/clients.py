@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from agent.cluster.objects import Cluster, Pod
 from agent.kernel.steer_layout import NUMBERS
-from agent.pods import CgroupId, name_claimed
+from agent.placing.pods import CgroupId, name_claimed
 
 LABEL = "sonde.dev/balance"
 _OFF = ("off", "false", "no", "disabled")

@@ -17,7 +17,7 @@ from random import Random
 import grpc
 import grpc.aio
 
-from agent import tls
+from agent.identity import tls
 from agent.proto.weights_pb2 import EndpointWeights, WeightsRequest
 from agent.proto.weights_pb2_grpc import WeightsStub
 from agent.steering.weighing import Frame, FrameError, read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agent.exposition import Family, counter, gauge, written
+from agent.exporting.exposition import Family, counter, gauge, written
 from agent.steering.state import EndpointState, SteeringState
 
 CONNECTIONS = counter(

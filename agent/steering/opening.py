@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent import tls
 from agent.config import RunConfig
+from agent.identity import tls
 from agent.kernel.pins import NotLoaded, Pins
 from agent.kernel.steer_pins import SteerPins
 from agent.steering.follower import Door, Follower

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from agent.cluster.objects import Cluster, ObjectKey
 from agent.kernel.steer_layout import SLOTS
-from agent.pods import CgroupId
+from agent.placing.pods import CgroupId
 from agent.steering import clients
 from agent.steering.book import Book, Full, Wanted
 from agent.steering.follower import Follower

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lab import http1
+from lab.engines import http1
 
 now = time.monotonic_ns
 LIMIT_S = 180.0

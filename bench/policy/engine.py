@@ -1,8 +1,9 @@
 """One engine under continuous batching, event by event.
 
-The same scheduler and step cost as `lab.batching` (running sequences first, then waiting ones in order, within a token
-budget, a limit of sequences and the KV space; the youngest is put back and computed again when space ends), but steps
-in which nothing but decoding happens are computed many at a time: their lengths form an arithmetic progression.
+The same scheduler and step cost as `lab.engines.batching` (running sequences first, then waiting ones in order, within
+a token budget, a limit of sequences and the KV space; the youngest is put back and computed again when space ends),
+but steps in which nothing but decoding happens are computed many at a time: their lengths form an arithmetic
+progression.
 """
 
 from __future__ import annotations

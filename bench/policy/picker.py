@@ -13,15 +13,15 @@ import numpy as np
 from bench.policy.prefixes import PrefixIndex
 from bench.policy.requests import Request
 from bench.policy.signals import KernelView, PageView, Pod
-from controller.failures import Failures, Trust
-from controller.health import STREAM_FLOOR_S, State, Vigil
+from controller.endpoints.failures import Failures, Trust
+from controller.endpoints.health import STREAM_FLOOR_S, State, Vigil
+from controller.endpoints.row import WARM_CHUNKS
 from controller.model import KernelSignal
 from controller.policies import speed
 from controller.policies.adapters import Adapters
 from controller.policies.admission import Budgets
 from controller.policies.fleet import EJECTED, FIELDS, STALLED, UNREADY, Fleet, Job, Policy
 from controller.policies.price import ENGINE, Engine, Prices, forecast
-from controller.row import WARM_CHUNKS
 
 LEARN_S = 0.1
 MEANS = 0.01  # weight of one request in the means of lengths

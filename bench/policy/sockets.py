@@ -21,12 +21,13 @@ from bench.policy.picker import Rival
 from bench.policy.requests import Request
 from bench.policy.simulation import Plant, Simulation
 from controller.policies.peers import PEERS
-from lab import load, processes, workload
-from lab.batching import Model
 from lab.config import MODEL
-from lab.load import Target
-from lab.substrate import program
-from lab.workload import Workload
+from lab.contests import load, workload
+from lab.contests.load import Target
+from lab.contests.workload import Workload
+from lab.engines.batching import Model
+from lab.machine import processes
+from lab.machine.substrate import program
 
 ENGINES = 4
 HOST = "127.0.0.1"

@@ -1,8 +1,9 @@
 """Requests for simulations: when they come and how long they are. Pure and seeded; the same for every policy.
 
-Lengths are drawn from quantile tables computed from published traces (Azure LLM inference 2023 by `lab.workload`,
-Mooncake's conversation trace by the table here), by linear interpolation between quantiles. Arrivals are superposed
-clients with Zipf weights, each a Gamma renewal process, as production traces show them (ServeGen, BurstGPT).
+Lengths are drawn from quantile tables computed from published traces (Azure LLM inference 2023 by
+`lab.contests.workload`, Mooncake's conversation trace by the table here), by linear interpolation between quantiles.
+Arrivals are superposed clients with Zipf weights, each a Gamma renewal process, as production traces show them
+(ServeGen, BurstGPT).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from random import Random
 
 from bench.policy.cache import BLOCK_TOKENS
 from bench.policy.requests import Request
-from lab.workload import LENGTHS, Lengths, Quantiles
+from lab.contests.workload import LENGTHS, Lengths, Quantiles
 
 CLIENTS = 20
 ZIPF = 1.1

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import grpc.aio
 
-from agent import tls
+from agent.identity import tls
 from agent.proto.weights_pb2 import DESCRIPTOR, EndpointWeights, WeightsRequest
 from controller.model import address_of
 

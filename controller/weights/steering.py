@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import grpc.aio
 
 from controller.config import Config
+from controller.endpoints.table import Table
+from controller.sources.trust import Trust
 from controller.starting import StartError
-from controller.table import Table
-from controller.trust import Trust
 from controller.weights.service import Service, make_server
 from controller.weights.weighing import LOOK_S, Weighing
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from agent.kernel import cgroups as tree
 from agent.kernel.pins import Pins
-from lab import cgroups, network, substrate
 from lab.direct import nat
-from lab.manifests import LabPod
-from lab.substrate import GroundError, Ports
+from lab.machine import cgroups, network, substrate
+from lab.machine.manifests import LabPod
+from lab.machine.substrate import GroundError, Ports
 
 NODES = 3
 SERVICE, SERVICE_ADDRESS = "lab", ("10.96.0.10", 80)

@@ -2,7 +2,7 @@
 endpoint by chance and rewrites where it goes.
 
 As kube-proxy's own rules do, each is tried with a probability that makes all endpoints alike: 1/n, 1/(n-1), ..., 1.
-With lab/network.py the only module that imports pyroute2; there is no nft program needed.
+With lab/machine/network.py the only module that imports pyroute2; there is no nft program needed.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lab.load import Result
-from lab.summary import QUANTILES, quantile
+from lab.contests.load import Result
+from lab.contests.summary import QUANTILES, quantile
 
 
 @dataclass(frozen=True, slots=True)

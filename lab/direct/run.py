@@ -12,17 +12,18 @@ import signal
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
-from lab import home, substrate, wire
+from lab import wire
 from lab.config import Kind
 from lab.direct import ground, report
 from lab.direct.config import ARMS, KUBE_PROXY, STEER, SteerConfig
 from lab.direct.ground import NODES, NodesGround
 from lab.direct.site import Site, arm, standing
-from lab.faults import leaves
-from lab.home import Home
-from lab.processes import ProcessError
-from lab.stack import SLOW_POD
-from lab.substrate import GroundError
+from lab.looking.faults import leaves
+from lab.machine import home, substrate
+from lab.machine.home import Home
+from lab.machine.processes import ProcessError
+from lab.machine.stack import SLOW_POD
+from lab.machine.substrate import GroundError
 
 T = TypeVar("T")
 

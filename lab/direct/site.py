@@ -9,15 +9,16 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lab import manifests, processes, results
 from lab.config import MODEL
+from lab.contests import results
+from lab.contests.load import Result
 from lab.direct.config import KUBE_PROXY, STEER, SteerConfig
 from lab.direct.ground import NODES, SERVICE, SERVICE_ADDRESS, NodesGround, Place
-from lab.home import Home
-from lab.load import Result
-from lab.processes import Process
-from lab.stack import LISTEN_LIMIT_S, LOAD_LIMIT_S, SLOW_POD
-from lab.substrate import program
+from lab.machine import manifests, processes
+from lab.machine.home import Home
+from lab.machine.processes import Process
+from lab.machine.stack import LISTEN_LIMIT_S, LOAD_LIMIT_S, SLOW_POD
+from lab.machine.substrate import program
 
 LEAD_S = 3.0  # from starting clients to their first request: three interpreters start at once
 CLIENT = "client"  # app label

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.pods import CgroupId
-from agent.slots import Key, Owner
+from agent.placing.pods import CgroupId
+from agent.placing.slots import Key, Owner
 
 
 @dataclass

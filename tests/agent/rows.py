@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from agent.pods import PodUid, ServingPod
+from agent.placing.pods import PodUid, ServingPod
+from agent.placing.slots import Owner
 from agent.signals import COLUMN, FIELDS, Row
-from agent.slots import Owner
 from agent.view import Place, View
 
 S = 1_000_000_000

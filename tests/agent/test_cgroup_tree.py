@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cluster.objects import Cluster, Pod, Pool
-from agent.pods import CgroupTree, serving_pods, uid_in_segment
+from agent.placing.pods import CgroupTree, serving_pods, uid_in_segment
 
 UID = "11111111-2222-3333-4444-555555555555"
 SLICE = f"kubepods-pod{UID.replace('-', '_')}.slice"

@@ -9,8 +9,8 @@ import pytest
 
 from agent.engines.families import EngineMetrics
 from agent.kernel.layout import BUCKETS, bucket_index
+from agent.placing.slots import Owner
 from agent.recent import RENEW_NS, Counts
-from agent.slots import Owner
 from agent.view import View
 from tests.agent.rows import MS, NODE, S, place, pod, row, rows, view_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.pods import CgroupTree
+from agent.placing.pods import CgroupTree
 from agent.watching import Watch
 
 UID = "3f1c7d52-9e0b-4a37-8f7e-0a1b2c3d4e5f"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bench.matching import CLOSE_NS, Call, Pair, Sample, judge, outcome_agrees, pair, possible
-from lab.truth import CLIENT_ABORTED, COMPLETED, Record
+from lab.engines.truth import CLIENT_ABORTED, COMPLETED, Record
 
 
 def answered(sent: int, seen: int, written: int, read: int) -> Pair:

@@ -9,7 +9,7 @@ import pytest
 from bench.matching import Call, Pair, Sample
 from bench.wire import Wire, compare
 from bench.wire_ground import dropper
-from lab.truth import COMPLETED, Record
+from lab.engines.truth import COMPLETED, Record
 
 MS = 1_000_000
 STREAM = Wire("streams", "/v1/stream", 2, at_once=2)

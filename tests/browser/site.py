@@ -11,10 +11,10 @@ import grpc.aio
 
 from bench import chromium
 from bench.chromium import Page
-from controller import extproc
-from controller.modes import BUFFERED
-from lab import fleet as fleets
-from lab.fleet import HOST, Fleet, Watching
+from controller.gateway import extproc
+from controller.gateway.modes import BUFFERED
+from lab.machine import fleet as fleets
+from lab.machine.fleet import HOST, Fleet, Watching
 from tests.conftest import skip_or_fail
 from tests.controller import messages
 

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from lab import fleet as fleets
+from lab.machine import fleet as fleets
 from tests.browser.site import LIVE, SHOTS, Site, looking, row
 from tests.conftest import run
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.cluster.objects import Cluster, Pod, Pool, cluster_of
+from controller.endpoints.table import Table
 from controller.model import ClusterChanged, EngineSignal, FrameReceived, KernelSignal, Report, Request, Resolved
-from controller.table import Table
 
 GROUP = "inference.networking.k8s.io"
 LABELS = {"app": "llm"}

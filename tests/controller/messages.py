@@ -6,9 +6,9 @@ from typing import Any
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 
-from controller.answers import DESTINATION
-from controller.modes import FULL_DUPLEX
-from controller.reading import SERVED_KEY, SERVED_NAMESPACE, SUBSET_KEY, SUBSET_NAMESPACE
+from controller.gateway.answers import DESTINATION
+from controller.gateway.modes import FULL_DUPLEX
+from controller.gateway.reading import SERVED_KEY, SERVED_NAMESPACE, SUBSET_KEY, SUBSET_NAMESPACE
 
 BODY = b'{"model": "m", "prompt": "hello"}'
 

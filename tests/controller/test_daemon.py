@@ -20,11 +20,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from controller import extproc, tls
-from controller.modes import BUFFERED, NONE
-from lab import manifests, wire
-from lab.manifests import LabPod
-from lab.watch import samples
+from controller.gateway import extproc, tls
+from controller.gateway.modes import BUFFERED, NONE
+from lab import wire
+from lab.looking.watch import samples
+from lab.machine import manifests
+from lab.machine.manifests import LabPod
 from tests.conftest import run
 from tests.controller import messages as m
 

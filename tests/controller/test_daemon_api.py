@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from controller.modes import BUFFERED
+from controller.gateway.modes import BUFFERED
 from tests.apiserver import ApiServer, serving
 from tests.conftest import run
 from tests.controller import messages as m

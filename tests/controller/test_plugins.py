@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from agent.engines.places import Told
 from controller.assembly import answering, pages_of, plugins_of
+from controller.choosing.picker import Picker
+from controller.choosing.saturation import SONDE, limits
 from controller.config import Config, parse
-from controller.counts import Counts
 from controller.daemon import run
-from controller.picker import Picker
+from controller.endpoints.table import Table
+from controller.exporting.counts import Counts
 from controller.plugins import NOTHING, PluginsError, taken
-from controller.saturation import SONDE, limits
 from controller.starting import StartError
-from controller.table import Table
 
 HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
 # the shape of the guides' first one

@@ -10,10 +10,10 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from agent import tls
 from agent.cluster.objects import AGENT_LABEL, read_object
 from agent.config import CertsConfig, LoadConfig, RunConfig, UnloadConfig
 from agent.config import parse as parse_agent
+from agent.identity import tls
 from controller.config import parse as parse_controller
 from tests.daemonset.rendered import (
     ALL,

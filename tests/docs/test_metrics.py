@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.exposition import Family, Kind
-from agent.metrics import FAMILIES as AGENT
-from controller.metrics import FAMILIES as CONTROLLER
+from agent.exporting.exposition import Family, Kind
+from agent.exporting.metrics import FAMILIES as AGENT
+from controller.exporting.metrics import FAMILIES as CONTROLLER
 from docs import metrics
 
 ALL = tuple(dict.fromkeys((*AGENT, *CONTROLLER)))  # what a process costs is on both

@@ -17,20 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent import keeper, tls
 from agent.cluster import access
 from agent.config import CertsConfig
-from lab import cgroups, network, processes
+from agent.identity import keeper, tls
 from lab.config import MODEL
-from lab.processes import Process
-from lab.substrate import program
+from lab.machine import cgroups, network, processes
+from lab.machine.processes import Process
+from lab.machine.substrate import program
 from tests.apiserver import ApiServer
 from tests.daemonset.rendered import arguments, capabilities, container, one, pod_spec, render
 from tests.kube import agent_pod, pod
 
 Json = dict[str, Any]
 LIMIT_S = 60.0
-KUBELET = (sys.executable, "-m", "lab.kubelet")
+KUBELET = (sys.executable, "-m", "lab.machine.kubelet")
 ENGINE_PORT, CONTROL_PORT = 8000, 8900
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from lab import processes
-from lab.substrate import Ground
+from lab.machine import processes
+from lab.machine.substrate import Ground
 from tests.daemonset.test_alerts import FOLDER
 from tests.gateway.site import free_port
 from tests.prometheus.promtool import binary

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab import envoy, manifests, processes, wire
-from lab.manifests import LabPod
-from lab.processes import Process
-from lab.substrate import program
-from lab.watch import Sample, samples
+from lab import wire
+from lab.looking.watch import Sample, samples
+from lab.machine import envoy, manifests, processes
+from lab.machine.manifests import LabPod
+from lab.machine.processes import Process
+from lab.machine.substrate import program
 from tests.conftest import skip_or_fail
 
 DESTINATION = envoy.DESTINATION

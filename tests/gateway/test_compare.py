@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab import substrate
+from lab.machine import substrate
 from tests.gateway.test_demo import left_of, need_gateway
 
 LIMIT_S = 100

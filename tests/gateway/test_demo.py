@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from agent.kernel import cgroups as tree
-from lab import cgroups, envoy, network, substrate
 from lab.config import Kind
+from lab.machine import cgroups, envoy, network, substrate
 from tests.conftest import skip_or_fail
 
 LIMIT_S = 60

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from lab import home, processes, stack, substrate, wire
+from lab import wire
 from lab.config import DemoConfig, Kind, parse
-from lab.stack import Stack
-from lab.watch import Row, rows
+from lab.looking.watch import Row, rows
+from lab.machine import home, processes, stack, substrate
+from lab.machine.stack import Stack
 from tests.conftest import skip_or_fail
 from tests.gateway.site import Answer, envoy_binary, post
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.envoy import BodyMode, Routing
+from lab.machine.envoy import BodyMode, Routing
 from tests.conftest import run
 from tests.gateway.crowd import Crowd
 from tests.gateway.site import DESTINATION, HOST, site

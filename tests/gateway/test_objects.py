@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.resolving import SERVED_FOR_S
-from lab import manifests
-from lab.envoy import BodyMode
+from controller.catalog.resolving import SERVED_FOR_S
+from lab.machine import manifests
+from lab.machine.envoy import BodyMode
 from tests.conftest import run
 from tests.gateway.pages import Pages, pages
 from tests.gateway.site import HOST, Answer, Site, site

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from agent import metrics_server
+from agent.exporting import metrics_server
 from agent.kernel import bpfsys
 from daemonset.dashboards.__main__ import ALL
 from daemonset.dashboards.__main__ import FOLDER as DASHBOARDS
-from lab import manifests, wire
-from lab.watch import samples
+from lab import wire
+from lab.looking.watch import samples
+from lab.machine import manifests
 from tests.conftest import DATA
 from tests.daemonset.test_alerts import rules
 from tests.gateway.prometheus import SCRAPE_S, Prometheus, scraping

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab.envoy import BodyMode, Routing
+from lab.machine.envoy import BodyMode, Routing
 from tests.conftest import run
 from tests.gateway.site import DESTINATION, Site, site
 

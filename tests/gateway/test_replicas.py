@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.envoy import BodyMode
+from lab.machine.envoy import BodyMode
 from tests.conftest import run
 from tests.gateway.crowd import Crowd
 from tests.gateway.site import Site, site

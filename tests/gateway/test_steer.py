@@ -18,14 +18,15 @@ from typing import Any
 
 import pytest
 
-from lab import home, manifests, processes, substrate, wire
+from lab import wire
 from lab.config import Kind
 from lab.direct import ground, site
 from lab.direct.ground import SERVICE_ADDRESS, NodesGround, Place
 from lab.direct.site import Site
-from lab.home import Home
-from lab.processes import Process
-from lab.watch import Sample, samples
+from lab.looking.watch import Sample, samples
+from lab.machine import home, manifests, processes, substrate
+from lab.machine.home import Home
+from lab.machine.processes import Process
 from tests.conftest import run, skip_or_fail
 
 PODS = 3

@@ -21,8 +21,8 @@ import pytest
 
 from agent.cluster.objects import BALANCE_SERVICE
 from agent.kernel import cgroups as tree
-from lab import cgroups, network, substrate
-from lab.watch import Sample
+from lab.looking.watch import Sample
+from lab.machine import cgroups, network, substrate
 from tests.apiserver import ApiServer
 from tests.conftest import run, skip_or_fail
 from tests.gateway.nodes import ENGINE_PORT, Node, Site, controller_command

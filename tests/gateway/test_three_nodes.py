@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from agent.kernel import cgroups as tree
-from lab import cgroups, envoy, network, processes, substrate, wire
-from lab.watch import samples
+from lab import wire
+from lab.looking.watch import samples
+from lab.machine import cgroups, envoy, network, processes, substrate
 from tests.apiserver import ApiServer
 from tests.conftest import run, skip_or_fail
 from tests.daemonset.rendered import one

@@ -18,7 +18,7 @@ import numpy as np
 
 from agent.kernel import bpfsys, cgroups, layout, loader, pins
 from agent.kernel.pins import Pins
-from lab.cgroups import enter_command
+from lab.machine.cgroups import enter_command
 
 SERVER = Path(__file__).with_name("server.py")
 GENERATION = 3

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.proto.telemetry_pb2 import EndpointReport, Frame, WatchRequest
 from agent.proto.telemetry_pb2_grpc import TelemetryStub
-from lab import cgroups
+from lab.machine import cgroups
 from tests.kernel.live import SERVER, Node, free_port, remove_cgroup
 
 NODE = "node-a"

@@ -19,7 +19,7 @@ from typing import Any
 from agent.kernel import bpfsys
 from agent.steering.alias import Column, table
 from agent.steering.maps import Entry, Frontend, SteerMaps
-from lab.cgroups import enter_command
+from lab.machine.cgroups import enter_command
 from tests.kernel.live import Node, remove_cgroup, running_node
 
 CLIENT = Path(__file__).with_name("client.py")

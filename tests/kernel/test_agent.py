@@ -22,8 +22,8 @@ import pytest
 from agent.kernel import bpfsys, pins
 from agent.proto.telemetry_pb2 import EndpointReport, Frame, WatchRequest
 from agent.proto.telemetry_pb2_grpc import TelemetryStub
-from lab import cgroups, manifests
-from lab.manifests import LabPod
+from lab.machine import cgroups, manifests
+from lab.machine.manifests import LabPod
 from tests.kernel.conversation import Bench
 from tests.kernel.live import SERVER, Node, free_port, post, read_answer, remove_cgroup, running_node
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab import network, substrate
 from lab.config import Kind
 from lab.direct import nat
+from lab.machine import network, substrate
 from tests.conftest import skip_or_fail
 
 SERVICE = ("10.96.0.10", 80)

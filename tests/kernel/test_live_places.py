@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.cgroups import enter_command
+from lab.machine.cgroups import enter_command
 from tests.conftest import skip_or_fail
 from tests.kernel.conversation import Bench
 from tests.kernel.live import SERVER, Node, Served, free_port, post, read_answer, running_node

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lab import results
 from lab.__main__ import main
+from lab.contests import results
 
 
 def test_a_bad_flag_is_one_line_and_status_2(capsys):

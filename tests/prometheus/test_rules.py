@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.exposition import Distribution, encoded, gauge, histogram, written, written_histogram
+from agent.exporting.exposition import Distribution, encoded, gauge, histogram, written, written_histogram
 from daemonset.dashboards.__main__ import ALL
 from daemonset.dashboards.__main__ import FOLDER as DASHBOARDS
-from tests.agent.test_exposition import ODD
+from tests.agent.exporting.test_exposition import ODD
 from tests.daemonset.test_alerts import ALERTS, FOLDER
 from tests.prometheus.cases import CASES, Case, Series
 from tests.prometheus.promtool import binary

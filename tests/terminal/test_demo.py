@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from lab import envoy
+from lab.machine import envoy
 from tests.conftest import run, skip_or_fail
 from tests.terminal import tmux
 from tests.terminal.tmux import ENDED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab import fleet as fleets
+from lab.machine import fleet as fleets
 from tests.conftest import run
 from tests.terminal import tmux
 from tests.terminal.tmux import ENDED

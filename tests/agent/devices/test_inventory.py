@@ -15,7 +15,7 @@ from agent.devices import inventory
 from agent.devices.health import State
 from agent.devices.inventory import Inventory, Sources
 from agent.devices.names import ASCEND_REAL, device
-from lab.kubelet import Kubelet, pod, serving
+from lab.machine.kubelet import Kubelet, pod, serving
 from tests.conftest import DATA, run
 
 DCGM, NPU = (DATA / "devices" / "dcgm.txt").read_bytes(), (DATA / "devices" / "npu.txt").read_bytes()

@@ -10,7 +10,7 @@ import pytest
 
 from agent.devices import podresources
 from agent.devices.podresources import ANSWER_LIMIT_BYTES, KubeletError, ask
-from lab.kubelet import Kubelet, pod, serving
+from lab.machine.kubelet import Kubelet, pod, serving
 from tests.agent.devices.kubelet import claiming
 from tests.conftest import run
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from agent.engines.scrape import PAGE_LIMIT_BYTES, ScrapeError, Scraper
-from controller.tls import self_signed
+from controller.gateway.tls import self_signed
 from tests.conftest import run
 
 HOST = "127.0.0.1"

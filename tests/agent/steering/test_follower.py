@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from agent import keeper, tls
+from agent.identity import keeper, tls
 from agent.proto.weights_pb2 import EndpointWeight, EndpointWeights, WeightsRequest
 from agent.proto.weights_pb2_grpc import WeightsServicer, add_WeightsServicer_to_server
 from agent.steering.follower import Door, Follower

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent import status
+from agent.looking import status
 from agent.steering.metrics import FAMILIES, steering_metrics
 from agent.steering.state import json_of
 from tests.agent.steering.objects import STATE

@@ -1,4 +1,4 @@
-"""The fast engine against `lab.batching`, which takes one step at a time."""
+"""The fast engine against `lab.engines.batching`, which takes one step at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.policy.cache import BLOCK_TOKENS, Cache
 from bench.policy.engine import Engine
 from bench.policy.hardware import Gpu
 from bench.policy.requests import Request
-from lab import batching
+from lab.engines import batching
 
 LATE = math.inf
 MODEL = batching.Model(0.01, 0.0005, 1e-6, 3e-5, max_sequences=8, max_step_tokens=512, kv_tokens=100_000)

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from agent import keeper, tls
+from agent.identity import keeper, tls
 from agent.proto.weights_pb2 import EndpointWeight, EndpointWeights, WeightsRequest
 from agent.proto.weights_pb2_grpc import WeightsStub
 from controller.weights.service import Service, make_server

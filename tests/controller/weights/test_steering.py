@@ -15,7 +15,7 @@ import pytest
 from agent.proto.weights_pb2 import WeightsRequest
 from agent.proto.weights_pb2_grpc import WeightsStub
 from lab import wire
-from lab.watch import samples
+from lab.looking.watch import samples
 from tests.conftest import run
 from tests.controller.test_daemon import controller, free_port, write
 

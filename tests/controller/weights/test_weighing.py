@@ -6,10 +6,10 @@ import pytest
 
 from agent.cluster.objects import BALANCE_SERVICE, Cluster, Pod, Pool, cluster_of, read_object
 from agent.proto.weights_pb2 import EndpointWeights
+from controller.endpoints.table import Table
 from controller.model import ClusterChanged
 from controller.policies.fleet import Job
 from controller.policies.price import Prices, prices
-from controller.table import Table
 from controller.weights.weighing import BEAT_S, LOOK_S, START_S, Weighing
 from tests.controller.known import GROUP, LABELS, PORT, cluster, frame, kernel, pod, table
 

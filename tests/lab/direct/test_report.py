@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from lab.contests.load import Result
+from lab.contests.workload import Request
 from lab.direct import report
-from lab.load import Result
-from lab.workload import Request
 
 
 def result(at_s: float, ttft_s: float | None, pod: str | None) -> Result:

@@ -1,0 +1,1 @@
+"""What the pool's objects say of models, classes and priorities."""

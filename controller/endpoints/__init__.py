@@ -1,0 +1,1 @@
+"""What is known of each endpoint, and what speaks against it."""

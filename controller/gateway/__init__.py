@@ -1,0 +1,1 @@
+"""What passes between a gateway and its picker: ext_proc messages, bodies, answers."""

@@ -1,0 +1,217 @@
+"""One exchange and its pick, on one gRPC stream: takes messages, asks for the pick, sends answers, accounts for all.
+
+Owns what must be given back when the stream ends, however it ends; refuses to know how long it may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from controller.catalog.classes import CROWDED, TOO_LARGE, Refusal, unknown_model
+from controller.catalog.models import UnknownModel
+from controller.catalog.resolving import Resolver
+from controller.choosing.picker import Pick
+from controller.choosing.room import Room
+from controller.exporting.counts import Counts, Series
+from controller.gateway.bodies import Bodies
+from controller.gateway.deadlines import Deadline
+from controller.gateway.exchange import Exchange
+from controller.model import Request
+from controller.policies.admission import Waiter
+
+
+class Crowded(Exception):
+    """This stream's body has to go: too many are held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all streams of one controller have in common."""
+
+    resolver: Resolver
+    room: Room
+    counts: Counts
+    bodies: Bodies[Stream]
+    fault: Callable[[Exception], bool]  # notes a fault of ours; whether the request goes on without a pick
+
+
+class Stream:
+    """One exchange and its pick, on one gRPC stream."""
+
+    __slots__ = (
+        "_began_s",
+        "_judged",
+        "_next",
+        "_sent",
+        "_series",
+        "_shared",
+        "context",
+        "evicted",
+        "exchange",
+        "last",
+        "limit",
+        "peer",
+        "pick",
+        "returns_last",
+        "saw_end",
+    )
+
+    def __init__(
+        self, exchange: Exchange, shared: Shared, context: grpc.aio.ServicerContext, returns_last: bool = False
+    ) -> None:
+        """returns_last: the answer after which nothing is to come stays in `last`."""
+        self.exchange = exchange
+        self.context = context
+        self.peer = ""
+        self.pick: Pick | None = None
+        self.saw_end = False  # the gateway closed the stream, with or after the response
+        self.evicted = False
+        self.limit: Deadline | None = None  # of the request's arrival
+        self.last: bytes | None = None  # the answer that ends the stream, if its carrier wants to send it
+        self.returns_last = returns_last
+        self._shared = shared
+        self._next: asyncio.Future[Any] | None = None  # a message that is already waited for
+        self._began_s = time.monotonic()
+        self._series: Series | None = None  # what the request is counted under, once it came to its pick
+        self._sent = False
+        self._judged = False
+
+    async def look(self, limit_s: float) -> bool:
+        """Waits so long for the next message and leaves it to step(): gRPC loses what a cancelled read would get."""
+        self._next = asyncio.ensure_future(self.context.read())
+        await asyncio.wait({self._next}, timeout=limit_s)
+        return self._next.done()
+
+    async def step(self) -> bool:
+        """Reads one message and sends what it leads to; False once the stream has nothing more to say.
+
+        Raises Crowded if its body has to go.
+        """
+        awaited, self._next = self._next, None
+        message = await (awaited or self.context.read())
+        if message is grpc.aio.EOF:
+            return False
+        if self.evicted:  # while the message was on its way
+            raise Crowded
+        answers = self._received(message)
+        self._hold()
+        if answers:
+            await self.send(answers)
+        if self.exchange.asks is not None:
+            answers = await self._settled()
+            await self.send(answers)
+            self._sent = bool(self.exchange.destination)
+            self._shared.bodies.let_go(self)
+        if self.exchange.served is not None and not self._judged:
+            self._judged = True
+            if self.pick:
+                self.pick.served_by(self.exchange.served, time.monotonic())
+        return not self.exchange.over
+
+    def _hold(self) -> None:
+        """Says how much is held now; who has to go for it is told."""
+        size_bytes = self.exchange.held_bytes
+        if not size_bytes:
+            self._shared.bodies.let_go(self)
+            return
+        for stream in self._shared.bodies.hold(self, size_bytes, whole=self.exchange.asks is not None):
+            stream.evict()
+        if self.evicted:
+            raise Crowded
+
+    def evict(self) -> None:
+        """Ends what this stream waits for: the rest of a body."""
+        self.evicted = True
+        if self.limit is not None:
+            self.limit.hurry()
+
+    async def give_up(self, late: Refusal) -> None:
+        """The request did not come whole in time, or its body had to go."""
+        refusal = late
+        if self.evicted:
+            refusal = CROWDED if self.exchange.size_bytes <= self._shared.bodies.limit_bytes else TOO_LARGE
+        await self.send(self._refuse(refusal))
+        if not self.exchange.over and not self.exchange.answered:  # an orderly end would lose the rest of it
+            await self.context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, late.text)
+
+    async def send(self, answers: list[bytes]) -> None:
+        if answers and self.returns_last and (self.exchange.done or self.exchange.over):
+            *answers, self.last = answers
+        for answer in answers:
+            await self.context.write(answer)
+
+    def _received(self, message: bytes) -> list[bytes]:
+        """Whatever goes wrong in here, the gateway gets an answer: it would wait for ever in FULL_DUPLEX_STREAMED."""
+        try:
+            return self.exchange.receive(message)
+        except Exception as error:  # noqa: BLE001 - logged by _fault
+            return self.exchange.fail(self._shared.fault(error))
+
+    async def _settled(self) -> list[bytes]:
+        try:
+            return await self._settle()
+        except Exception as error:  # noqa: BLE001 - as above
+            return self.exchange.fail(self._shared.fault(error))
+
+    async def _settle(self) -> list[bytes]:
+        request = self.exchange.asks
+        assert request is not None
+        began = time.perf_counter()
+        now = time.monotonic()
+        try:
+            request = request.looked_up(self._shared.resolver.resolve(request, now))
+        except UnknownModel as error:
+            return self._refuse(unknown_model(error.model))
+        outcome = self._shared.room.enter(request, now, self.exchange.hurried)
+        decision_s = time.perf_counter() - began
+        self._series = self._shared.counts.picked(request, decision_s, size_bytes=self.exchange.size_bytes)
+        if isinstance(outcome, Waiter):
+            outcome = await self._shared.room.wait(outcome)
+        if isinstance(outcome, Refusal):
+            return self._declined(request, outcome)
+        self.pick = outcome
+        rewrite = request.resolved.rewrite if request.resolved else None
+        return self.exchange.answer(self.pick.destination, rewrite)
+
+    def _declined(self, request: Request, refusal: Refusal) -> list[bytes]:
+        if refusal.declined and request.resolved:
+            self._shared.counts.declined(refusal.declined, request.resolved.objective, request.resolved.priority)
+        return self._refuse(refusal)
+
+    def _refuse(self, refusal: Refusal) -> list[bytes]:
+        return self.exchange.refuse(refusal.status, refusal.code, refusal.text, refusal.headers)
+
+    def close(self) -> None:
+        self._shared.bodies.let_go(self)
+        if self._next is not None:
+            self._next.cancel()
+        now = time.monotonic()
+        self._count_end(now)
+        if self.pick is None:
+            return
+        if not self._sent:
+            self.pick.drop(now)
+        elif self.saw_end and not self.exchange.outlives_stream:
+            self.pick.end(now)
+        else:
+            self.pick.detach(now)
+
+    def _count_end(self, now: float) -> None:
+        if self.exchange.refused is not None:
+            self._shared.counts.refused(self.exchange.refused, self._series)
+        if self._series is None:
+            return
+        status = self.exchange.response_status
+        if status is not None and self.pick is not None:
+            self.pick.answered(status, now)
+        if status is not None and status >= 400:
+            self._shared.counts.failed(status, self._series)
+        followed = self.pick is None or not self._sent or (self.saw_end and not self.exchange.outlives_stream)
+        self._shared.counts.ended(self._series, now - self._began_s if followed else None)

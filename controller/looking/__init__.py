@@ -1,0 +1,1 @@
+"""What people see of the controller: the live page and the table in a terminal."""

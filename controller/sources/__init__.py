@@ -1,0 +1,1 @@
+"""Where the controller's knowledge comes from: agents' streams and engines' pages."""

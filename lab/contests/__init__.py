@@ -1,0 +1,1 @@
+"""What is sent to the lab, and what came of it."""

@@ -1,0 +1,1 @@
+"""What the lab shows while it runs."""
