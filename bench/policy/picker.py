@@ -21,7 +21,9 @@ from controller.policies import speed
 from controller.policies.adapters import Adapters
 from controller.policies.admission import Budgets
 from controller.policies.fleet import EJECTED, FIELDS, STALLED, UNREADY, Fleet, Job, Policy
-from controller.policies.price import ENGINE, Engine, Prices, forecast
+from controller.policies.kept import Prices
+from controller.policies.parts import ENGINE, Engine
+from controller.policies.price import forecast
 
 LEARN_S = 0.1
 MEANS = 0.01  # weight of one request in the means of lengths

@@ -14,6 +14,8 @@ from bench.policy.picker import Rival
 from bench.policy.tuned import TUNED
 from controller.policies.admission import Budgets
 from controller.policies.fleet import Policy
+from controller.policies.kept import Prices
+from controller.policies.parts import Engine
 from controller.policies.peers import (
     PEERS,
     aibrix,
@@ -27,7 +29,7 @@ from controller.policies.peers import (
     simple,
     vllm,
 )
-from controller.policies.price import SONDE, Engine, Prices
+from controller.policies.price import SONDE
 
 SCRAPE_S = 0.05  # default, and the shortest interval, of the pickers that scrape
 VLLM_S = 0.1  # of vLLM's coordinator

@@ -16,7 +16,7 @@ from bench.policy.scenarios import DURATION_S, WARM_S, Cell
 from bench.policy.simulation import TIMEOUT_S, Simulation
 from bench.policy.tuned import TUNED
 from bench.policy.workloads import requests
-from controller.policies.price import ENGINE
+from controller.policies.parts import ENGINE
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "bench" / "out" / "policy.json"

@@ -15,7 +15,8 @@ import numpy as np
 
 from controller.model import Request
 from controller.policies.fleet import EJECTED, LOST, STALLED, TERMINATING, UNREADY, Fleet, Job
-from controller.policies.price import BETA, OTHERS, STANDING_S, Prices, uncached_tokens
+from controller.policies.kept import Prices, uncached_tokens
+from controller.policies.parts import BETA, OTHERS, STANDING_S
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from controller.endpoints.table import Table
 from controller.model import Address, Reason, Request, Source
 from controller.policies.admission import Budgets, admits
 from controller.policies.fleet import UNREADY, Fleet, Job, Policy
-from controller.policies.price import SONDE, Forecast, Prices, forecast
+from controller.policies.kept import Prices
+from controller.policies.price import SONDE, Forecast, forecast
 
 NO_FORECAST = Forecast(0.0, 0.0, 0.0, 0.0, False)
 

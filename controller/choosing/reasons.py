@@ -9,7 +9,9 @@ import numpy as np
 from controller.choosing.pick import EJECTED_STEP, LOST_STEP, STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
 from controller.model import Reason
 from controller.policies.fleet import EJECTED, LOST, STALLED, TERMINATING, UNREADY, Array, Fleet, Job
-from controller.policies.price import STANDING_S, Prices, prices
+from controller.policies.kept import Prices
+from controller.policies.parts import STANDING_S
+from controller.policies.price import prices
 
 _STEPS = (
     (TERMINATING, TERMINATING_STEP),

@@ -29,7 +29,7 @@ from controller.endpoints.health import State, Vigil
 from controller.endpoints.reservations import Ledger
 from controller.model import Device, Endpoint, EngineSignal, KernelSignal, Reason, Source
 from controller.policies.fleet import queue_of
-from controller.policies.price import COUNT_LIMIT_S, KV_FULL, SIGNAL_LIMIT_S
+from controller.policies.parts import COUNT_LIMIT_S, KV_FULL, SIGNAL_LIMIT_S
 from controller.policies.speed import WARM_ANSWERS
 
 NODE_FORGOTTEN_S = 2.5  # an agent that is silent for longer is not there

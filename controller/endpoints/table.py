@@ -36,7 +36,7 @@ from controller.model import (
 )
 from controller.policies import speed
 from controller.policies.fleet import Fleet
-from controller.policies.price import ENGINE
+from controller.policies.parts import ENGINE
 
 LEARN_S = 0.1  # between two looks at the pods' speeds
 OUTPUT_WEIGHT = 0.01  # of one answer in the mean of their lengths

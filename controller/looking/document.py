@@ -19,7 +19,7 @@ from controller.endpoints.health import State
 from controller.endpoints.row import Node, Row
 from controller.endpoints.table import Table
 from controller.model import Device, EngineSignal, KernelSignal
-from controller.policies.price import SIGNAL_LIMIT_S
+from controller.policies.parts import SIGNAL_LIMIT_S
 
 LINE_POINTS = 60
 DEVICE_LIMIT_S = 15.0  # agents look each two seconds, and give up a source after ten

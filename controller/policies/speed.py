@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from controller.policies.fleet import FIELDS, Array, Fleet, queue_of
-from controller.policies.price import COUNT_LIMIT_S, ENGINE, FROZEN_S, LONGEST_S, MOST_REQUESTS, Engine
+from controller.policies.parts import COUNT_LIMIT_S, ENGINE, FROZEN_S, LONGEST_S, MOST_REQUESTS, Engine
 
 _SENDS, _SENT_RATE = FIELDS.index("sends"), FIELDS.index("sent_rate")
 PACE_S = 0.7  # a pace follows its pod with this time constant

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.policies.fleet import UNREADY, Array
-from controller.policies.price import ABSURD_S, STANDING_S
+from controller.policies.parts import ABSURD_S, STANDING_S
 
 SMOOTH_S = 3.0  # time constant of a price
 PACE = 0.04  # of a weight's logarithm, in a second

@@ -14,7 +14,8 @@ from agent.cluster.objects import BALANCE_SERVICE
 from agent.proto.weights_pb2 import EndpointWeight, EndpointWeights
 from controller.endpoints.table import Table
 from controller.policies.fleet import Array, Job
-from controller.policies.price import Prices, prices
+from controller.policies.kept import Prices
+from controller.policies.price import prices
 from controller.weights.scale import Scale, usable_of
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from controller.policies.fleet import Array, Fleet, Job, Policy
+from controller.policies.parts import ENGINE, Engine
 from controller.policies.peers.lowest import known, lowest
-from controller.policies.price import ENGINE, Engine
 
 # latency-scorer's weights; prefix-cache-affinity-filter's threshold and the penalty above which it lets go
 TTFT, TPOT = 0.8, 0.2

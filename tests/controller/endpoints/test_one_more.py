@@ -13,7 +13,7 @@ from controller.endpoints import columns
 from controller.endpoints.row import Row
 from controller.endpoints.table import Table
 from controller.model import EngineScraped
-from controller.policies.price import COUNT_LIMIT_S
+from controller.policies.parts import COUNT_LIMIT_S
 from tests.controller.known import engine, frame, kernel, pod, table
 
 SIGNALS = st.sampled_from(["kernel", "idle kernel", "stalled kernel", "busy engine", "page", "miss", "failed", "none"])

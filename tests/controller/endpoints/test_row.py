@@ -8,7 +8,7 @@ from controller.endpoints.health import State
 from controller.endpoints.row import CONTRADICTION_S, UNSEEN, WARM_CHUNKS
 from controller.endpoints.table import Table
 from controller.model import ClusterChanged, EngineScraped, Source
-from controller.policies.price import COUNT_LIMIT_S, SIGNAL_LIMIT_S
+from controller.policies.parts import COUNT_LIMIT_S, SIGNAL_LIMIT_S
 from controller.policies.speed import WARM_ANSWERS
 from tests.controller.known import cluster, engine, frame, kernel, pod, table
 

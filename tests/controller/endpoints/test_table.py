@@ -12,7 +12,7 @@ from controller.choosing.picker import Picker
 from controller.endpoints.health import State
 from controller.endpoints.row import ENGINE_LIMIT_S
 from controller.model import AgentGone, ClusterChanged, EngineScraped, FrameReceived, KernelSignal, Request, Source
-from controller.policies.price import COUNT_LIMIT_S
+from controller.policies.parts import COUNT_LIMIT_S
 from tests.controller.known import cluster, engine, frame, kernel, pod, report, table
 
 ANY = Request("/v1/completions", "m", None)

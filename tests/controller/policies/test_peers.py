@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from controller.policies.fleet import TERMINATING, UNREADY, Fleet, Job
+from controller.policies.parts import Engine
 from controller.policies.peers import PEERS, aibrix, dynamo, ewma, gie, predicted, prequal, simple
-from controller.policies.price import Engine
 from controller.policies.registry import POLICIES
 from tests.controller.policies.fleets import NOW_S, fleet
 

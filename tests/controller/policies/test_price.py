@@ -10,12 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.policies.fleet import EJECTED, STALLED, TERMINATING, UNREADY, Fleet, Job, queue_of
+from controller.policies.kept import Prices
+from controller.policies.parts import COLD_S, COUNT_LIMIT_S, SIGNAL_LIMIT_S
 from controller.policies.price import (
-    COLD_S,
-    COUNT_LIMIT_S,
-    SIGNAL_LIMIT_S,
     SONDE,
-    Prices,
     _cheapest_of_few,
     _cheapest_of_many,
     choose,

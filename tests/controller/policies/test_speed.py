@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from controller.policies.fleet import Fleet
 from controller.policies.forms import ARRAYS
-from controller.policies.price import ENGINE, FROZEN_S, count
+from controller.policies.parts import ENGINE, FROZEN_S, count
 from controller.policies.speed import DOUBT_S, LEAP, SENT_S, WARM_ANSWERS, learn, sent
 from tests.controller.policies.fleets import NOW_S, any_fleets, measured
 

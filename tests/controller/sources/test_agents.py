@@ -17,7 +17,7 @@ from agent.proto import telemetry_pb2_grpc
 from agent.proto.telemetry_pb2 import EndpointReport, EngineSignal, Frame, KernelSignal, WatchRequest
 from controller import model
 from controller.model import AgentGone, Event, FrameReceived, Source
-from controller.policies.price import COUNT_LIMIT_S
+from controller.policies.parts import COUNT_LIMIT_S
 from controller.sources.agents import SILENCE_LIMIT_S, Agents, frame_event
 from tests.agent.rows import place, view_of
 from tests.conftest import run

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.policies.fleet import EJECTED, LOST, STALLED, TERMINATING, UNREADY
-from controller.policies.price import ABSURD_S, STANDING_S
+from controller.policies.parts import ABSURD_S, STANDING_S
 from controller.weights.scale import BACK_S, BACK_SHARE, MOST, NOISE, Scale, usable_of
 
 NAMES = "abcdefgh"

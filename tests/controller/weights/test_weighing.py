@@ -9,7 +9,8 @@ from agent.proto.weights_pb2 import EndpointWeights
 from controller.endpoints.table import Table
 from controller.model import ClusterChanged
 from controller.policies.fleet import Job
-from controller.policies.price import Prices, prices
+from controller.policies.kept import Prices
+from controller.policies.price import prices
 from controller.weights.weighing import BEAT_S, LOOK_S, START_S, Weighing
 from tests.controller.known import GROUP, LABELS, PORT, cluster, frame, kernel, pod, table
 
