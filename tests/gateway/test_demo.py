@@ -211,7 +211,7 @@ def test_no_namespace_of_the_lab_has_a_way_out(name):
     need_kernel(name)
     network_script = f"""
 import subprocess
-from lab import network
+from lab.machine import network
 network.build("{name}", 3)
 try:
     for namespace in network.leftovers("{name}"):
