@@ -1,6 +1,6 @@
 """A kubelet's PodResources socket that says what it is told: devices for pods on machines that have none.
 
-`python -m lab.kubelet --socket PATH NAMESPACE/POD=RESOURCE:ID ...` serves until SIGTERM.
+`python -m lab.machine.kubelet --socket PATH NAMESPACE/POD=RESOURCE:ID ...` serves until SIGTERM.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ async def _serve(socket: Path, devices: Sequence[Given]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lab.kubelet", description="PodResources with made-up devices.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lab.machine.kubelet", description="PodResources with made-up devices."
+    )
     parser.add_argument("--socket", type=Path, required=True, metavar="PATH", help="where the agent asks")
     parser.add_argument("devices", nargs="*", type=given, metavar="NAMESPACE/POD=RESOURCE:ID")
     flags = parser.parse_args(arguments)

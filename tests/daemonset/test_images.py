@@ -79,7 +79,7 @@ def test_the_machine_is_provisioned_by_scripts_that_are_there_and_parse() -> Non
 def test_the_machines_agent_asks_the_made_up_kubelet() -> None:
     spec = pod_spec("../.ci/vagrant/overlay", "DaemonSet", "sonde-agent")
     folder = volume(spec, "pod-resources")["hostPath"]["path"]
-    assert f"lab.kubelet --socket {folder}/kubelet.sock" in (ROOT / ".ci/vagrant/40-cluster").read_text()
+    assert f"lab.machine.kubelet --socket {folder}/kubelet.sock" in (ROOT / ".ci/vagrant/40-cluster").read_text()
     (socket,) = (arg for arg in container(spec, "agent")["args"] if arg.startswith("--pod-resources="))
     (mount,) = (each for each in container(spec, "agent")["volumeMounts"] if each["name"] == "pod-resources")
     assert socket == f"--pod-resources={mount['mountPath']}/kubelet.sock"
