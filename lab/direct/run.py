@@ -66,6 +66,10 @@ def _on_ground(config: SteerConfig) -> None:
 
 
 async def _rounds(place: NodesGround, folder: Home, config: SteerConfig) -> list[report.Came]:
+    task = asyncio.current_task()
+    assert task is not None
+    # as asyncio does with SIGINT: an exception anywhere in the loop would leave a process that is just being started
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     arms = [(name, number) for number in range(config.rounds) for name in _turned(config.arms, number)]
     minutes = len(arms) * (config.warmup_s + config.duration_s + SETTLE_S + 10.0) / 60
     _say(f"{len(arms)} arms, about {minutes:.0f} min; compiling the programs first takes some seconds")

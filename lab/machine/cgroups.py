@@ -41,37 +41,27 @@ def make(cgroup: Path) -> None:
 
 
 def remove(lab_slice: Path) -> int:
-    """Kills what still runs in a lab's slice and removes it; returns how many processes there were. Raises OSError."""
-    if not lab_slice.is_dir():
-        return 0
+    """Kills what still runs in a lab's slice and removes it; returns how many processes there were. Raises OSError.
+
+    Again until it is gone: a process that was being started meanwhile may join late, and a cgroup whose last one has
+    just ended may stay busy for a moment.
+    """
     killed = 0
     deadline = time.monotonic() + KILL_WAIT_S
-    while pids := _pids(lab_slice):
+    while lab_slice.is_dir():
+        pids = _pids(lab_slice)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 killed += 1
-        if time.monotonic() > deadline:
-            raise OSError(f"processes {pids} in {lab_slice} do not end after SIGKILL")
-        time.sleep(0.01)
-    for folder, _, _ in os.walk(lab_slice, topdown=False):
-        _rmdir(Path(folder), deadline)
-    return killed
-
-
-def _rmdir(folder: Path, deadline: float) -> None:
-    """A cgroup whose last process has just ended may stay busy for a moment."""
-    while True:
         try:
-            folder.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError:
+            for folder, _, _ in os.walk(lab_slice, topdown=False):
+                Path(folder).rmdir()
+        except OSError as error:
             if time.monotonic() > deadline:
-                raise
+                raise OSError(error.errno, f"{lab_slice} cannot be removed, with processes {pids} in it") from error
             time.sleep(0.01)
-        else:
-            return
+    return killed
 
 
 def _pids(lab_slice: Path) -> list[int]:

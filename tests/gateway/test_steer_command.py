@@ -60,7 +60,7 @@ def test_a_signal_ends_it_and_nothing_stays(name: str) -> None:
         if child.poll() is None:
             child.kill()
             child.wait()
-    assert (child.returncode, said.splitlines()[-1]) == (130, "sonde-lab: stopped")
+    assert (child.returncode, said.splitlines()[-1]) == (130, "sonde-lab: stopped"), said
     assert "Traceback" not in said
     assert left(name) == []
 
