@@ -14,19 +14,13 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import grpc.aio
 
-from agent.identity import tls
+from agent.identity import tls, trust
 from agent.proto import telemetry_pb2_grpc
 from agent.proto.telemetry_pb2 import Frame, WatchRequest
 from agent.view import View
 
 log = logging.getLogger(__name__)
 
-_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second agent on the port must fail, not share it
-    ("grpc.keepalive_time_ms", 10_000),  # a controller whose node died is found out and forgotten
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # controllers may ask as often whether we live
-)
 _NAME_LIMIT = 80
 
 
@@ -78,9 +72,8 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         self.ring()
 
     async def Watch(self, request: WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[Frame]:
-        if self._controllers_only and not tls.is_controller(context.auth_context()):
-            log.warning("stream refused, no controller's certificate peer=%s", context.peer())
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "a controller's certificate is needed")
+        if self._controllers_only:
+            await trust.refuse_others(context, tls.CONTROLLER, "stream")
         wake = asyncio.Event()
         self._wakes.add(wake)
         name = request.subscriber[:_NAME_LIMIT]
@@ -115,12 +108,8 @@ def make_server(
     telemetry: Telemetry, bind: str, port: int, credentials: grpc.ServerCredentials | None = None
 ) -> tuple[grpc.aio.Server, int]:
     """A server that is not started yet, and its port. Raises OSError where the address cannot be had."""
-    server = grpc.aio.server(options=_OPTIONS)
-    telemetry_pb2_grpc.add_TelemetryServicer_to_server(telemetry, server)  # type: ignore[no-untyped-call]
-    address = f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
-    try:
-        if credentials is None:
-            return server, server.add_insecure_port(address)
-        return server, server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        raise OSError(f"cannot listen at {address} for gRPC: {error}") from error
+
+    def add(server: grpc.aio.Server) -> None:
+        telemetry_pb2_grpc.add_TelemetryServicer_to_server(telemetry, server)  # type: ignore[no-untyped-call]
+
+    return trust.make_server(add, bind, port, "gRPC", credentials)

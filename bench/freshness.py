@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from agent.address import address_of
 from agent.cluster.folder import Folder
 from bench.ground import REFUSALS, measured
 from controller.endpoints.table import Table
-from controller.model import ClusterChanged, Event, FrameReceived, address_of
+from controller.model import ClusterChanged, Event, FrameReceived
 from controller.sources.agents import Agents
 from lab.machine import manifests
 from lab.machine.stack import Stack

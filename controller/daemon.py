@@ -27,8 +27,10 @@ import grpc.aio
 import msgspec
 from grpc_health.v1 import health, health_pb2
 
+from agent.address import address_of
 from agent.cluster.objects import Cluster
 from agent.engines.places import Told
+from agent.identity.trust import Trust
 from controller.assembly import answering, pages_of, plugins_of
 from controller.choosing.admission import PAGE_POLICIES
 from controller.choosing.picker import Picker
@@ -40,10 +42,9 @@ from controller.exporting.snapshot import Snapshot, Totals, snapshot
 from controller.gateway import extproc, tls
 from controller.looking import document, web
 from controller.looking.live import Board, Live
-from controller.model import Address, ClusterChanged, Event, address_of
+from controller.model import Address, ClusterChanged, Event
 from controller.sources.agents import Agents
 from controller.sources.engines import Engines
-from controller.sources.trust import Trust
 from controller.starting import StartError, clusters, listen, trust
 from controller.weights.steering import Steering, steering
 

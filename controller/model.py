@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.address import address_of
 from agent.cluster.objects import Cluster
 from agent.engines.places import Hint
 from controller.requests.paths import Kind
@@ -17,10 +18,6 @@ from controller.requests.prompts import Fields
 
 Address = str  # "ip:port", "[ip6]:port": the name of an endpoint in the endpoint picker protocol
 PortKey = tuple[str, str, int]  # namespace, pod, port
-
-
-def address_of(ip: str, port: int) -> Address:
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def parts_of(text: str) -> tuple[str, int | None]:

@@ -12,16 +12,16 @@ from collections.abc import AsyncGenerator
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
+from agent.address import address_of
 from agent.cluster import folder
 from agent.cluster.objects import Cluster
 from agent.identity import tls as agent_tls
+from agent.identity.trust import Trust
 from controller.choosing.saturation import LimitError, Limits, limits
 from controller.config import Config
 from controller.gateway import memory
 from controller.gateway.extproc import BODY_MEMORY_BYTES as MOST_BODY_MEMORY_BYTES
-from controller.model import address_of
 from controller.policies.admission import Budgets
-from controller.sources.trust import Trust
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 from urllib.parse import urlencode
 
+from agent.backoff import backoff_s
 from agent.cluster import http
 from agent.cluster.access import Access, AccessError
 from agent.cluster.http import ApiError, Silence
@@ -141,8 +142,7 @@ class Watching:
     def _delay_s(self) -> float:
         if not self._failures:
             return 0.0
-        whole = min(self.pace.most_s, self.pace.first_s * 2.0 ** min(self._failures - 1, 30))
-        return whole * self.rng.uniform(0.5, 1.0)
+        return backoff_s(self._failures, self.rng, self.pace.first_s, self.pace.most_s)
 
     def _round(self) -> None:
         """A list where one is due, then one watch to its end."""

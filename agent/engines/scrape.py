@@ -13,6 +13,8 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from functools import lru_cache
 
+from agent.address import address_of
+
 PAGE_LIMIT_BYTES = 4 << 20
 _HEADER_LIMIT_BYTES = 64 << 10
 _HEADER_LINES_LIMIT = 200
@@ -41,7 +43,7 @@ class Scraper:
         connection = self._connections.get(key)
         if connection is None:
             connection = self._connections[key] = _Connection(host, port, tls)
-        where = f"http{'s' if tls else ''}://{_authority(host, port)}{path}"
+        where = f"http{'s' if tls else ''}://{address_of(host, port)}{path}"
         try:
             async with asyncio.timeout(timeout_s):
                 return await connection.get(path)
@@ -107,7 +109,7 @@ class _Connection:
         assert self._streams is not None
         reader, writer = self._streams
         request = (
-            f"GET {path} HTTP/1.1\r\nHost: {_authority(self._host, self._port)}\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {address_of(self._host, self._port)}\r\n"
             "User-Agent: sonde\r\nAccept: text/plain\r\nAccept-Encoding: identity\r\n\r\n"
         )
         try:
@@ -133,10 +135,6 @@ def _any_certificate() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _check_status(line: bytes) -> bytes:

@@ -24,9 +24,6 @@ log = logging.getLogger(__name__)
 CA, CERTIFICATE, KEY = "ca.crt", "tls.crt", "tls.key"
 AGENT, CONTROLLER = "sonde-agent", "sonde-controller"  # DNS names in the certificates: the roles
 
-# agents are reached by their pods' addresses, which no certificate can know
-CHANNEL_OPTIONS = (("grpc.ssl_target_name_override", AGENT),)
-
 
 class TlsError(Exception):
     """The files of a folder do not make an identity; the text says which is missing or wrong."""
@@ -125,14 +122,9 @@ def channel_credentials(identity: Identity) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(identity.ca, identity.key, identity.certificate)
 
 
-def is_controller(peer: Mapping[str, Sequence[bytes]]) -> bool:
-    """Whether a verified peer's certificate (gRPC's auth context) is a controller's."""
-    return CONTROLLER.encode() in peer.get("x509_subject_alternative_name", ())
-
-
-def is_agent(peer: Mapping[str, Sequence[bytes]]) -> bool:
-    """The same of an agent's."""
-    return AGENT.encode() in peer.get("x509_subject_alternative_name", ())
+def has_role(peer: Mapping[str, Sequence[bytes]], role: str) -> bool:
+    """Whether a verified peer's certificate (gRPC's auth context) names this role."""
+    return role.encode() in peer.get("x509_subject_alternative_name", ())
 
 
 def is_loopback(host: str) -> bool:

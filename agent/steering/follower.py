@@ -17,7 +17,10 @@ from random import Random
 import grpc
 import grpc.aio
 
+from agent.address import address_of
+from agent.backoff import backoff_s
 from agent.identity import tls
+from agent.identity.trust import Trust
 from agent.proto.weights_pb2 import EndpointWeights, WeightsRequest
 from agent.proto.weights_pb2_grpc import WeightsStub
 from agent.steering.weighing import Frame, FrameError, read
@@ -27,42 +30,17 @@ log = logging.getLogger(__name__)
 RESOLVE_S = 5.0  # between two looks for the controllers' addresses
 SILENCE_LIMIT_S = 12.0  # controllers send something each five seconds
 STEADY_S = 5.0  # a stream that ends sooner is one more failure in a row
-FIRST_S, MOST_S = 0.2, 5.0  # of the back-off
+FIRST_S, MOST_S = 0.4, 5.0  # of the back-off
 FRAME_LIMIT_BYTES = 4 << 20
 
 Origin = tuple[str, int]  # host or address, port
-OPTIONS = (
-    ("grpc.max_receive_message_length", FRAME_LIMIT_BYTES),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-)
-# controllers are reached by addresses that no certificate can know
-_TLS_OPTIONS = (("grpc.ssl_target_name_override", tls.CONTROLLER),)
-
-
-class Door:
-    """How a stream is opened. `files`: our certificates; `plain`: plain text is allowed beyond loopback."""
-
-    def __init__(self, files: tls.Files | None, plain: bool) -> None:
-        self._files = files
-        self._plain = plain
-
-    def allows(self, address: str) -> bool:
-        return self._files is not None or self._plain or tls.is_loopback(address)
-
-    def channel(self, origin: Origin) -> grpc.aio.Channel:
-        address = f"[{origin[0]}]:{origin[1]}" if ":" in origin[0] else f"{origin[0]}:{origin[1]}"
-        if self._files is None:
-            return grpc.aio.insecure_channel(address, options=OPTIONS)
-        credentials = tls.channel_credentials(self._files.current())
-        return grpc.aio.secure_channel(address, credentials, options=(*OPTIONS, *_TLS_OPTIONS))
+OPTIONS = (("grpc.max_receive_message_length", FRAME_LIMIT_BYTES),)
 
 
 class Follower:
-    def __init__(self, origins: Sequence[Origin], door: Door, node: str, rng: Random | None = None) -> None:
+    def __init__(self, origins: Sequence[Origin], trust: Trust, node: str, rng: Random | None = None) -> None:
         self._origins = origins
-        self._door = door
+        self._trust = trust
         self._node = node
         self._rng = rng or Random()
         self._tasks: dict[Origin, asyncio.Task[None]] = {}
@@ -94,7 +72,7 @@ class Follower:
             self._unresolved.discard(origin)
             found |= addresses
         for one in sorted(found - self._refused):
-            if not self._door.allows(one[0]):
+            if not self._trust.allows(one[0]):
                 self._refused.add(one)
                 log.warning("weights of %s: it is not on loopback, so --tls-path DIR or --plain-text is needed", one[0])
         return found - self._refused
@@ -113,13 +91,13 @@ class Follower:
             failures = 1 if time.monotonic() - began_s >= STEADY_S else failures + 1
             if failures == 1:
                 log.warning("weights of %s:%d: %s; trying again", *origin, problem)
-            await asyncio.sleep(min(MOST_S, FIRST_S * 2.0 ** min(failures, 20)) * self._rng.uniform(0.5, 1.0))
+            await asyncio.sleep(backoff_s(failures, self._rng, FIRST_S, MOST_S))
 
     async def _stream(self, origin: Origin, hear: Callable[[Frame], None]) -> str:
         """Follows one stream to its end; returns why it ended."""
         opened = False
         try:
-            async with self._door.channel(origin) as channel:
+            async with self._trust.channel(address_of(*origin), tls.CONTROLLER, OPTIONS) as channel:
                 stub = WeightsStub(channel)  # type: ignore[no-untyped-call]
                 call = stub.Watch(WeightsRequest(node=self._node, subscriber="sonde-agent"))
                 while True:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from agent.config import RunConfig
 from agent.identity import tls
+from agent.identity.trust import Trust
 from agent.kernel.pins import NotLoaded, Pins
 from agent.kernel.steer_pins import SteerPins
-from agent.steering.follower import Door, Follower
+from agent.steering.follower import Follower
 from agent.steering.maps import SteerMaps
 from agent.steering.steering import Steering
 
@@ -22,5 +23,5 @@ def open_steering(config: RunConfig) -> Steering:
     follower = None
     if config.weights_from:
         files = tls.Files(config.tls_path) if config.tls_path else None
-        follower = Follower(config.weights_from, Door(files, config.plain_text), config.node_name)
+        follower = Follower(config.weights_from, Trust(files, config.plain_text), config.node_name)
     return Steering(SteerMaps(pins), config.balance_services, bool(config.manifests), follower)

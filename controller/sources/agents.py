@@ -16,11 +16,12 @@ from random import Random
 import grpc
 import grpc.aio
 
+from agent.backoff import backoff_s
+from agent.identity import tls
+from agent.identity.trust import Trust
 from agent.proto import telemetry_pb2 as proto
 from agent.proto.telemetry_pb2_grpc import TelemetryStub
 from controller.model import Address, AgentGone, Device, EngineSignal, Event, FrameReceived, KernelSignal, Report
-from controller.sources.backoff import backoff_s
-from controller.sources.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,7 @@ SILENCE_LIMIT_S = 3.0
 STEADY_S = 5.0
 FRAME_LIMIT_BYTES = 16 << 20
 
-OPTIONS = (
-    ("grpc.max_receive_message_length", FRAME_LIMIT_BYTES),
-    ("grpc.enable_http_proxy", 0),
-    # our own back-off is the only one: gRPC's would wait up to two minutes
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-)
+OPTIONS = (("grpc.max_receive_message_length", FRAME_LIMIT_BYTES),)
 
 Emit = Callable[[Event, float], None]
 
@@ -102,7 +97,7 @@ class Agents:
         """Follows one stream to its end; returns why it ended."""
         node: str | None = None
         try:
-            async with self._trust.channel(address, OPTIONS) as channel:
+            async with self._trust.channel(address, tls.AGENT, OPTIONS) as channel:
                 stub = TelemetryStub(channel)  # type: ignore[no-untyped-call]
                 call = stub.Watch(proto.WatchRequest(subscriber=self._subscriber))
                 while True:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from agent.backoff import backoff_s
 from agent.engines.families import EngineMetrics, read_page
 from agent.engines.places import Hint, Page, Told, hint_of, in_order
 from agent.engines.scrape import ScrapeError, Scraper
@@ -22,7 +23,6 @@ from controller.endpoints.row import Row
 from controller.endpoints.table import Table
 from controller.model import Address, Endpoint, EngineScraped, EngineSignal
 from controller.sources.agents import Emit
-from controller.sources.backoff import backoff_s
 
 log = logging.getLogger(__name__)
 

@@ -15,18 +15,11 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import grpc.aio
 
-from agent.identity import tls
+from agent.identity import tls, trust
 from agent.proto.weights_pb2 import DESCRIPTOR, EndpointWeights, WeightsRequest
-from controller.model import address_of
 
 log = logging.getLogger(__name__)
 
-_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second controller on the port must fail, not share it
-    ("grpc.keepalive_time_ms", 10_000),  # an agent whose node died is found out and forgotten
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # agents may ask as often whether we live
-)
 _NAME_LIMIT = 80
 NAME: str = DESCRIPTOR.services_by_name["Weights"].full_name
 
@@ -69,9 +62,8 @@ class Service:
         return grpc.method_handlers_generic_handler(NAME, {"Watch": watch})
 
     async def _watch(self, request: WeightsRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
-        if self._agents_only and not tls.is_agent(context.auth_context()):
-            log.warning("weights refused, no agent's certificate peer=%s", context.peer())
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "an agent's certificate is needed")
+        if self._agents_only:
+            await trust.refuse_others(context, tls.AGENT, "weights")
         wake = asyncio.Event()
         self._wakes.add(wake)
         node, name = request.node[:_NAME_LIMIT], request.subscriber[:_NAME_LIMIT]
@@ -104,12 +96,8 @@ def make_server(
     service: Service, bind: str, port: int, credentials: grpc.ServerCredentials | None = None
 ) -> tuple[grpc.aio.Server, int]:
     """A server that is not started yet, and its port. Raises OSError where the address cannot be had."""
-    server = grpc.aio.server(options=_OPTIONS)
-    server.add_generic_rpc_handlers((service.handler(),))
-    address = address_of(bind, port)
-    try:
-        if credentials is None:
-            return server, server.add_insecure_port(address)
-        return server, server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        raise OSError(f"cannot listen at {address} for weights: {error}") from error
+
+    def add(server: grpc.aio.Server) -> None:
+        server.add_generic_rpc_handlers((service.handler(),))
+
+    return trust.make_server(add, bind, port, "weights", credentials)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import grpc.aio
 
+from agent.identity.trust import Trust
 from controller.config import Config
 from controller.endpoints.table import Table
-from controller.sources.trust import Trust
 from controller.starting import StartError
 from controller.weights.service import Service, make_server
 from controller.weights.weighing import LOOK_S, Weighing

@@ -19,11 +19,11 @@ import pytest
 from agent import stream
 from agent.identity import keeper, tls
 from agent.identity.certificates import Authority, make_authority, make_identity
+from agent.identity.trust import Trust
 from agent.proto.telemetry_pb2 import Frame, WatchRequest
 from agent.proto.telemetry_pb2_grpc import TelemetryStub
 from controller.model import Event, FrameReceived
 from controller.sources.agents import Agents
-from controller.sources.trust import Trust
 from tests.agent.rows import view_of
 from tests.conftest import run
 
@@ -54,7 +54,7 @@ async def first_frame(port: int, identity: tls.Identity | None) -> Frame:
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
     else:
         credentials = tls.channel_credentials(identity)
-        channel = grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=tls.CHANNEL_OPTIONS)
+        channel = grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=(("grpc.ssl_target_name_override", tls.AGENT),))
     async with channel:
         return await TelemetryStub(channel).Watch(WatchRequest(), timeout=5).read()
 

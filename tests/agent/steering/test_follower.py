@@ -13,9 +13,10 @@ import grpc.aio
 import pytest
 
 from agent.identity import keeper, tls
+from agent.identity.trust import Trust
 from agent.proto.weights_pb2 import EndpointWeight, EndpointWeights, WeightsRequest
 from agent.proto.weights_pb2_grpc import WeightsServicer, add_WeightsServicer_to_server
-from agent.steering.follower import Door, Follower
+from agent.steering.follower import Follower
 from agent.steering.weighing import Frame
 from tests.conftest import run
 
@@ -69,7 +70,7 @@ async def until(task: asyncio.Task[None], condition) -> None:
 @asynccontextmanager
 async def following(*origins: tuple[str, int], files: tls.Files | None = None):
     heard: list[Frame] = []
-    follower = Follower(origins, Door(files, plain=False), "node-a")
+    follower = Follower(origins, Trust(files, plain=False), "node-a")
     task = asyncio.create_task(follower.run(heard.append))
     try:
         yield follower, heard, task
