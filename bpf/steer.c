@@ -20,10 +20,7 @@
 #define RTT_ONE 3 /* a new sample counts 1/2^3 */
 
 struct steer_table {
-	u32 count; /* columns in use */
-	u32 pad;
-	u64 picks; /* connections it gave an endpoint; user space reads the last of it when another is in its place */
-	u64 reserved[2];
+	struct steer_head head;
 	struct steer_slot slots[SONDE_STEER_SLOTS];
 };
 
@@ -108,12 +105,12 @@ static __always_inline struct steer_slot *pick(u32 table)
 	columns = bpf_map_lookup_elem(inner, &zero);
 	if (!columns)
 		return 0;
-	drawn = (u64)bpf_get_prandom_u32() * columns->count;
+	drawn = (u64)bpf_get_prandom_u32() * columns->head.count;
 	column = drawn >> 32;
 	KEEP(column);
-	if (!columns->count || column >= SONDE_STEER_SLOTS)
+	if (!columns->head.count || column >= SONDE_STEER_SLOTS)
 		return 0;
-	ADD(columns->picks, 1);
+	ADD(columns->head.picks, 1);
 	slot = &columns->slots[column];
 	if ((u32)drawn < slot->threshold)
 		return slot;

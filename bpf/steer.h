@@ -41,6 +41,14 @@ struct steer_slot {
 	u32 endpoint; /* index of its counts */
 };
 
+/* What stands before the columns of a table. */
+struct steer_head {
+	u32 count; /* columns in use */
+	u32 pad;
+	u64 picks; /* connections it gave an endpoint; user space reads the last of it when another is in its place */
+	u64 reserved[2];
+};
+
 /* Connections to a pool's Services, by what became of them. */
 struct steer_pool {
 	u64 name; /* which pool this is, as user space hashes it; 0: none */

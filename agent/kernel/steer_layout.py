@@ -22,10 +22,8 @@ SLOT = struct_dtype(HEADER, "steer_slot")
 POOL = struct_dtype(HEADER, "steer_pool")
 ENDPOINT = struct_dtype(HEADER, "steer_endpoint")
 CONTROL = struct_dtype(HEADER, "steer_control")
-# struct steer_table of bpf/steer.c: its columns cannot be told in the form of the header
-TABLE = np.dtype(
-    [("count", "<u4"), ("pad", "<u4"), ("picks", "<u8"), ("reserved", "<u8", (2,)), ("slots", SLOT, (SLOTS,))]
-)
+HEAD = struct_dtype(HEADER, "steer_head")
+TABLE = np.dtype([("head", HEAD), ("slots", SLOT, (SLOTS,))])  # struct steer_table of bpf/steer.c
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 

@@ -49,7 +49,7 @@ def table(entries: Sequence[Column], weights: Sequence[float]) -> bytes:
     if len(chosen) > SLOTS:
         raise ValueError(f"{len(chosen)} endpoints, a table holds {SLOTS}")
     made = np.zeros((), TABLE)
-    made["count"] = len(chosen)
+    made["head"]["count"] = len(chosen)
     if chosen:
         made["slots"][: len(chosen)] = _slots([entry for entry, _ in chosen], [weight for _, weight in chosen])
     return made.tobytes()

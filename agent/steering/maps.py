@@ -175,4 +175,4 @@ def _picks_and_close(table: int | None) -> int:
 
 def _picks(table: int) -> int:
     raw = bpfsys.map_lookup(table, _ZERO, TABLE.itemsize) or bytes(TABLE.itemsize)
-    return int(np.frombuffer(raw, TABLE)[0]["picks"])
+    return int(np.frombuffer(raw, TABLE)[0]["head"]["picks"])

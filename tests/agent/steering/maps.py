@@ -13,7 +13,7 @@ _WHOLE = 1 << 32
 def shares(raw: bytes) -> dict[int, float]:
     """What a table gives each endpoint, by index: the reverse of alias.table()."""
     made = np.frombuffer(raw, TABLE)[0]
-    count = int(made["count"])
+    count = int(made["head"]["count"])
     found: dict[int, float] = {}
     for slot in made["slots"][:count]:
         own = min(1.0, (int(slot["threshold"]) + (slot["threshold"] == _WHOLE - 1)) / _WHOLE)
