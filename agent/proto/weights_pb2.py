@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61gent/proto/weights.proto\x12\x08sonde.v1\"2\n\x0eWeightsRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x12\n\nsubscriber\x18\x02 \x01(\t\"\x92\x01\n\x0f\x45ndpointWeights\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0e\n\x06\x61ge_us\x18\x04 \x01(\x04\x12\x0f\n\x07service\x18\x05 \x01(\t\x12+\n\tendpoints\x18\x06 \x03(\x0b\x32\x18.sonde.v1.EndpointWeight\"|\n\x0e\x45ndpointWeight\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x14\n\x07price_s\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x0b\n\x03pod\x18\x06 \x01(\tB\n\n\x08_price_s2I\n\x07Weights\x12>\n\x05Watch\x12\x18.sonde.v1.WeightsRequest\x1a\x19.sonde.v1.EndpointWeights0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61gent/proto/weights.proto\x12\x08sonde.v1\"2\n\x0eWeightsRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x12\n\nsubscriber\x18\x02 \x01(\t\"\x81\x01\n\x0f\x45ndpointWeights\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0e\n\x06\x61ge_us\x18\x04 \x01(\x04\x12+\n\tendpoints\x18\x05 \x03(\x0b\x32\x18.sonde.v1.EndpointWeight\"|\n\x0e\x45ndpointWeight\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x14\n\x07price_s\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x0b\n\x03pod\x18\x06 \x01(\tB\n\n\x08_price_s2I\n\x07Weights\x12>\n\x05Watch\x12\x18.sonde.v1.WeightsRequest\x1a\x19.sonde.v1.EndpointWeights0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEIGHTSREQUEST']._serialized_start=39
   _globals['_WEIGHTSREQUEST']._serialized_end=89
   _globals['_ENDPOINTWEIGHTS']._serialized_start=92
-  _globals['_ENDPOINTWEIGHTS']._serialized_end=238
-  _globals['_ENDPOINTWEIGHT']._serialized_start=240
-  _globals['_ENDPOINTWEIGHT']._serialized_end=364
-  _globals['_WEIGHTS']._serialized_start=366
-  _globals['_WEIGHTS']._serialized_end=439
+  _globals['_ENDPOINTWEIGHTS']._serialized_end=221
+  _globals['_ENDPOINTWEIGHT']._serialized_start=223
+  _globals['_ENDPOINTWEIGHT']._serialized_end=347
+  _globals['_WEIGHTS']._serialized_start=349
+  _globals['_WEIGHTS']._serialized_end=422
 # @@protoc_insertion_point(module_scope)

@@ -15,20 +15,18 @@ class WeightsRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ..., subscriber: _Optional[str] = ...) -> None: ...
 
 class EndpointWeights(_message.Message):
-    __slots__ = ("namespace", "pool", "sequence", "age_us", "service", "endpoints")
+    __slots__ = ("namespace", "pool", "sequence", "age_us", "endpoints")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     AGE_US_FIELD_NUMBER: _ClassVar[int]
-    SERVICE_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     pool: str
     sequence: int
     age_us: int
-    service: str
     endpoints: _containers.RepeatedCompositeFieldContainer[EndpointWeight]
-    def __init__(self, namespace: _Optional[str] = ..., pool: _Optional[str] = ..., sequence: _Optional[int] = ..., age_us: _Optional[int] = ..., service: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[EndpointWeight, _Mapping]]] = ...) -> None: ...
+    def __init__(self, namespace: _Optional[str] = ..., pool: _Optional[str] = ..., sequence: _Optional[int] = ..., age_us: _Optional[int] = ..., endpoints: _Optional[_Iterable[_Union[EndpointWeight, _Mapping]]] = ...) -> None: ...
 
 class EndpointWeight(_message.Message):
     __slots__ = ("address", "port", "weight", "price_s", "node", "pod")

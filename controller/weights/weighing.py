@@ -5,12 +5,9 @@ Owns the cadence; refuses to know who listens. Time is an argument.
 
 from __future__ import annotations
 
-import logging
 import math
-import re
 from dataclasses import dataclass, field
 
-from agent.cluster.objects import BALANCE_SERVICE
 from agent.proto.weights_pb2 import EndpointWeight, EndpointWeights
 from controller.endpoints.table import Table
 from controller.policies.fleet import Array, Job
@@ -18,16 +15,11 @@ from controller.policies.kept import Prices
 from controller.policies.price import prices
 from controller.weights.scale import Scale, usable_of
 
-log = logging.getLogger(__name__)
-
 LOOK_S = 0.1  # between two looks at who may be used; each shows a stall or an unready pod within that
 PRICE_S = 0.25  # between two looks at prices
 TELL_S = 1.0  # between two tellings of weights that moved; who must not be used is told at once
 BEAT_S = 2.5  # a frame comes at least so often, so that silence means something
 START_S = 3.0  # of a controller that just came: what it knows first is chance, and others or older weights are better
-
-# RFC 1035, as Kubernetes has it for Services
-_SERVICE = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass(slots=True)
@@ -40,7 +32,6 @@ class Weighing:
     measured: bool = False  # whether at least half of the endpoints were counted by a kernel then
     _known_since_s: float | None = None
     _told_at_s: float = -math.inf
-    _named: str = ""  # the annotation as last seen
 
     def look(self, now: float, synced: bool) -> EndpointWeights | None:
         """The frame that is due now, without sequence and age; None: none is. `synced`: the cluster was read."""
@@ -62,7 +53,6 @@ class Weighing:
         return EndpointWeights(
             namespace=table.namespace,
             pool=table.name,
-            service=self.frame_service(),
             endpoints=[
                 EndpointWeight(
                     address=row.endpoint.ip,
@@ -103,17 +93,3 @@ class Weighing:
         if self.scale.is_off or passed_s >= TELL_S:
             return self.scale.tell(now) or passed_s >= BEAT_S
         return False
-
-    def frame_service(self) -> str:
-        """The Service that the pool names; a name that is none is said once."""
-        named = self.table.pool.balance_service if self.table.pool else ""
-        if not named or _SERVICE.fullmatch(named):
-            self._named = named
-            return named
-        if named != self._named:
-            self._named = named
-            log.error(
-                "pool %s/%s: annotation %s: %r is no name of a Service; its connections are not steered",
-                *(self.table.namespace, self.table.name, BALANCE_SERVICE, named[:80]),
-            )
-        return ""

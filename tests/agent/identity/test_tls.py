@@ -54,7 +54,9 @@ async def first_frame(port: int, identity: tls.Identity | None) -> Frame:
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
     else:
         credentials = tls.channel_credentials(identity)
-        channel = grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=(("grpc.ssl_target_name_override", tls.AGENT),))
+        channel = grpc.aio.secure_channel(
+            f"127.0.0.1:{port}", credentials, options=(("grpc.ssl_target_name_override", tls.AGENT),)
+        )
     async with channel:
         return await TelemetryStub(channel).Watch(WatchRequest(), timeout=5).read()
 

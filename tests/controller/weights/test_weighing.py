@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.cluster.objects import BALANCE_SERVICE, Cluster, Pod, Pool, cluster_of, read_object
+from agent.cluster.objects import Cluster, Pod, Pool, cluster_of
 from agent.proto.weights_pb2 import EndpointWeights
 from controller.endpoints.table import Table
 from controller.model import ClusterChanged
@@ -48,7 +48,7 @@ def test_the_first_frame_waits_until_more_than_chance_is_known_and_then_comes_wh
     weighing.table.fleet.mean_output_tokens = 10_000.0  # so that none of 60 answers has to end meanwhile
     assert over(weighing, 0, START_S - 2 * LOOK_S, a=2, b=60, c=2) == []
     (told,) = over(weighing, START_S, START_S, a=2, b=60, c=2)
-    assert (told.namespace, told.pool, told.service, told.sequence) == ("default", "p", "", 0)
+    assert (told.namespace, told.pool, told.sequence) == ("default", "p", 0)
     assert [(one.address, one.port, one.node) for one in told.endpoints] == [
         (f"10.0.0.{at}", PORT, "node-1") for at in (1, 2, 3)
     ]
@@ -137,27 +137,3 @@ def test_two_controllers_that_see_the_same_say_much_the_same() -> None:
     (*_, first), (*_, second) = (over(weighing, 1.1, 40, a=2, b=8, c=2) for weighing in (one, other))
     for name, weight in weights(first).items():
         assert weights(second)[name] == pytest.approx(weight, rel=0.21)
-
-
-def test_the_pools_annotation_names_the_service() -> None:
-    document = {
-        "apiVersion": "inference.networking.k8s.io/v1",
-        "kind": "InferencePool",
-        "metadata": {"name": "p", "annotations": {BALANCE_SERVICE: "llm-direct"}},
-        "spec": {"selector": {"matchLabels": LABELS}, "targetPorts": [{"number": PORT}]},
-    }
-    pool = read_object(document)
-    assert isinstance(pool, Pool)
-    weighing = Weighing(Table(GROUP, "default", "p"))
-    weighing.table.apply(ClusterChanged(cluster_of([pool, pod("a")])), 0.0)
-    assert weighing.frame_service() == "llm-direct"
-
-
-@pytest.mark.parametrize("name", ["Big", "a_b", "-a", "a.b", "x" * 64, "1a"])
-def test_a_name_that_is_none_is_said_once_and_steers_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    weighing = Weighing(table())
-    weighing.table.apply(ClusterChanged(pooled(pod("a"), service=name)), 0.0)
-    assert (weighing.frame_service(), weighing.frame_service()) == ("", "")
-    assert [record.getMessage().partition("'")[0] for record in caplog.records] == [
-        "pool default/p: annotation sonde.dev/balance-service: "
-    ]
