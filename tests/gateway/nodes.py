@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,15 @@ from typing import Any
 from agent.cluster import access
 from agent.config import CertsConfig
 from agent.identity import keeper, tls
+from agent.kernel import cgroups as tree
 from lab.config import MODEL
-from lab.machine import cgroups, network, processes
+from lab.machine import cgroups, network, processes, substrate
 from lab.machine.processes import Process
 from lab.machine.substrate import program
 from tests.apiserver import ApiServer
+from tests.conftest import skip_or_fail
 from tests.daemonset.rendered import arguments, capabilities, container, one, pod_spec, render
-from tests.kube import agent_pod, pod
+from tests.kube import agent_pod, kubeconfig, pod
 
 Json = dict[str, Any]
 LIMIT_S = 60.0
@@ -78,9 +82,37 @@ class Site:
                 folder.mkdir(parents=True, exist_ok=True)
                 for file in (tls.CA, tls.CERTIFICATE, tls.KEY):
                     (folder / file).write_bytes(base64.b64decode(value["data"][file]))
+        # the programs' users read them, as fsGroup makes it on Kubernetes
+        for path in [self.folder / "secrets", *(self.folder / "secrets").rglob("*"), self.kubeconfig]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
     def secret(self, name: str) -> str:
         return str(self.folder / "secrets" / name)
+
+
+@contextmanager
+def cluster_ground(lab: str, namespaces: int) -> Iterator[Site]:
+    """A network with so many pods' namespaces, a slice and a folder, all gone afterwards, and an API server in it."""
+    choice = substrate.choose(lab, None)
+    if choice.kind.value != "namespaces" or shutil.which("unshare") is None:
+        skip_or_fail("kernel", choice.why[0] if choice.why else "no program 'unshare'")
+    folder = Path("/tmp") / lab  # short, for sockets; writable for the controller's user by mode
+    folder.mkdir(mode=0o755)
+    (folder / "logs").mkdir()
+    lab_slice = cgroups.slice_of(tree.root(), lab)
+    try:
+        network.build(lab, namespaces)
+        cgroups.make(lab_slice)
+        with network.inside(network.node_namespace(lab)):
+            server = ApiServer(token="t", host=network.NODE_ADDRESS)
+            try:
+                yield Site(lab, lab_slice, folder, server, kubeconfig(folder, server.url, "t"), folder / "logs")
+            finally:
+                server.stop()
+    finally:
+        cgroups.remove(lab_slice)
+        network.remove(lab)
+        shutil.rmtree(folder)
 
 
 def limited(held: Json, command: Sequence[str]) -> list[str]:

@@ -9,25 +9,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.cluster.objects import BALANCE_SERVICE
-from agent.kernel import cgroups as tree
 from lab.looking.watch import Sample
-from lab.machine import cgroups, network, substrate
-from tests.apiserver import ApiServer
-from tests.conftest import run, skip_or_fail
-from tests.gateway.nodes import ENGINE_PORT, Node, Site, controller_command
+from lab.machine import network
+from tests.conftest import run
+from tests.gateway.nodes import ENGINE_PORT, Node, Site, cluster_ground, controller_command
 from tests.gateway.test_steer import CALLER, page_of, pods_of, shares, value
-from tests.kube import endpoint_slice, kubeconfig, pool, service
+from tests.kube import endpoint_slice, pool, service
 
 OVERLAY = "overlays/steer"
 NODES = 2
@@ -39,36 +35,15 @@ ENOUGH = 30
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    lab = f"sonde-c{os.getpid()}"
-    choice = substrate.choose(lab, None)
-    if choice.kind.value != "namespaces" or shutil.which("unshare") is None:
-        skip_or_fail("kernel", choice.why[0] if choice.why else "no program 'unshare'")
-    folder = Path("/tmp") / lab  # short, for sockets; writable for the controller's user by mode
-    folder.mkdir(mode=0o755)
-    (folder / "logs").mkdir()
-    (folder / "hosts").write_text(f"{network.NODE_ADDRESS} sonde-controller-weights.default.svc\n")
-    lab_slice = cgroups.slice_of(tree.root(), lab)
-    try:
-        network.build(lab, CLIENT + 1)
-        cgroups.make(lab_slice)
-        with network.inside(network.node_namespace(lab)):
-            server = ApiServer(token="t", host=network.NODE_ADDRESS)
-            try:
-                yield Site(lab, lab_slice, folder, server, kubeconfig(folder, server.url, "t"), folder / "logs")
-            finally:
-                server.stop()
-    finally:
-        cgroups.remove(lab_slice)
-        network.remove(lab)
-        shutil.rmtree(folder)
+    with cluster_ground(f"sonde-c{os.getpid()}", CLIENT + 1) as site:
+        (site.folder / "hosts").write_text(f"{network.NODE_ADDRESS} sonde-controller-weights.default.svc\n")
+        yield site
 
 
 @asynccontextmanager
 async def installed(site: Site) -> AsyncIterator[list[Node]]:
     site.apply(OVERLAY)
     site.keep_certificates()
-    for path in [site.folder / "secrets", *(site.folder / "secrets").rglob("*"), site.kubeconfig]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
     nodes = [Node(site, f"node-{index}", index, OVERLAY) for index in range(NODES)]
     named = pool(ports=(ENGINE_PORT,))
     named["metadata"]["annotations"] = {BALANCE_SERVICE: "llm-direct"}

@@ -5,26 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
-from agent.kernel import cgroups as tree
 from lab import wire
 from lab.looking.watch import samples
-from lab.machine import cgroups, envoy, network, processes, substrate
-from tests.apiserver import ApiServer
-from tests.conftest import run, skip_or_fail
+from lab.machine import envoy, network, processes
+from tests.conftest import run
 from tests.daemonset.rendered import one
-from tests.gateway.nodes import ENGINE_PORT, Node, Site, controller_command
+from tests.gateway.nodes import ENGINE_PORT, Node, Site, cluster_ground, controller_command
 from tests.gateway.site import envoy_binary, post
-from tests.kube import kubeconfig, pool
+from tests.kube import pool
 
 PODS = range(3, 9)  # network namespaces 0 to 2 are the agents'
 SECOND = 9  # the other controller's; the first is in the node's
@@ -33,29 +29,10 @@ VALUES = {"POOL_NAME": "llm", "POOL_NAMESPACE": "default", "POOL_GROUP": "infere
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site() -> Iterator[Site]:
     envoy_binary()
-    lab = f"sonde-t{os.getpid()}"
-    choice = substrate.choose(lab, None)
-    if choice.kind.value != "namespaces" or shutil.which("unshare") is None:
-        skip_or_fail("kernel", choice.why[0] if choice.why else "no program 'unshare'")
-    folder = Path("/tmp") / lab  # short, for sockets; writable for the controller's user by mode
-    folder.mkdir(mode=0o755)
-    (folder / "logs").mkdir()
-    lab_slice = cgroups.slice_of(tree.root(), lab)
-    try:
-        network.build(lab, SECOND + 1)
-        cgroups.make(lab_slice)
-        with network.inside(network.node_namespace(lab)):
-            server = ApiServer(token="t", host=network.NODE_ADDRESS)
-            try:
-                yield Site(lab, lab_slice, folder, server, kubeconfig(folder, server.url, "t"), folder / "logs")
-            finally:
-                server.stop()
-    finally:
-        cgroups.remove(lab_slice)
-        network.remove(lab)
-        shutil.rmtree(folder)
+    with cluster_ground(f"sonde-t{os.getpid()}", SECOND + 1) as site:
+        yield site
 
 
 class Cluster:
@@ -116,8 +93,6 @@ async def installed(site: Site) -> AsyncIterator[Cluster]:
     """Applied and running: three nodes with two pods each, the controller, Envoy."""
     site.apply("base")
     site.keep_certificates()
-    for path in [site.folder / "secrets", *(site.folder / "secrets").rglob("*"), site.kubeconfig]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
     nodes = [Node(site, f"node-{index}", index) for index in range(3)]
     try:
         for node in nodes:
