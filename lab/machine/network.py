@@ -1,6 +1,6 @@
 """The lab's network: a node and its pods as network namespaces on one bridge, with no way out.
 
-With lab/direct/nat.py the only module that imports pyroute2, and without its NetNS: that forks the lab, and a signal would
+With direct/nat.py the only module that imports pyroute2, and without its NetNS: that forks the lab, and a signal would
 unwind the fork's copy of the lab's stack and remove everything. Nothing is added to the namespace the lab is started in
 and no namespace gets a default route, so no packet of the lab can leave it. Namespaces are named by a prefix, so
 leftovers can be found.
