@@ -70,7 +70,7 @@ def test_an_answer_that_is_not_streamed_counts_too():
 def test_connections_are_used_again():
     async def body():
         async with engine() as lab:
-            await send(requests(0, 0.1, 0.2), target(lab.port))
+            await send(requests(0, 0.5, 1.0), target(lab.port))  # each long over when the next is due
             assert len({record.peer_port for record in lab.records}) == 1
 
     run(body())
