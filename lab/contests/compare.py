@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,7 @@ from lab.contests.trials import SCENARIOS, Trial, Turn
 from lab.contests.verdict import Sample
 from lab.contests.workload import Request, Workload, schedule
 from lab.looking.faults import leaves
-from lab.machine import envoy, home, manifests, stack, substrate
+from lab.machine import ending, envoy, home, manifests, stack, substrate
 from lab.machine.home import Home
 from lab.machine.processes import ProcessError
 from lab.machine.stack import Stack, StackError
@@ -61,15 +60,16 @@ def _on_ground(config: CompareConfig) -> None:
     choice = substrate.choose(config.lab, config.substrate)
     for line in choice.why:
         print(line)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ending.obey()
     with contextlib.ExitStack() as held:
         folder, _ = held.enter_context(home.taken(config.lab))
         if choice.kind is Kind.NAMESPACES:
             substrate.clear(config.lab)
         ground = held.enter_context(substrate.stand(choice.kind, config.lab, config.pods, config.seed))
+        held.callback(ending.ignore)  # runs first: nothing shall interrupt the removal
         samples: list[Sample] = []
         try:
-            asyncio.run(_compare(ground, folder, binary, config, samples))
+            ending.run(_compare(ground, folder, binary, config, samples))
         finally:
             if samples:  # of a comparison that was stopped, too
                 _report(samples, config)

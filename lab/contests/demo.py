@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 import sys
 import time
@@ -20,7 +19,7 @@ from lab.looking import relay, story
 from lab.looking.faults import leaves
 from lab.looking.panel import Panel
 from lab.looking.screen import Screen
-from lab.machine import envoy, home, stack, substrate
+from lab.machine import ending, envoy, home, stack, substrate
 from lab.machine.home import Home
 from lab.machine.processes import ProcessError
 from lab.machine.stack import HUNG_POD, SLOW_POD, Stack, StackError
@@ -67,8 +66,7 @@ def _choose_ground(config: DemoConfig, screen: Screen) -> int:
 
 def _on_ground(kind: Kind, binary: Path, config: DemoConfig, screen: Screen) -> int:
     """Prepares folder and ground before any event loop runs, since pyroute2 wants one of its own."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _interrupt)
+    ending.obey()
     with contextlib.ExitStack() as held:
         folder, ended = held.enter_context(home.taken(config.lab))
         left = [f"{ended} processes"] if ended else []
@@ -80,8 +78,8 @@ def _on_ground(kind: Kind, binary: Path, config: DemoConfig, screen: Screen) -> 
         panel.begin("preparing cgroups and network namespaces", time.monotonic(), short=True)
         outside = held.enter_context(contextlib.closing(relay.listen())) if kind is Kind.NAMESPACES else None
         ground = held.enter_context(substrate.stand(kind, config.lab, config.pods, config.seed))
-        held.callback(_ignore_signals)  # runs first: nothing shall interrupt the removal
-        return asyncio.run(_run(ground, folder, binary, config, panel, outside))
+        held.callback(ending.ignore)  # runs first: nothing shall interrupt the removal
+        return ending.run(_run(ground, folder, binary, config, panel, outside))
 
 
 def _panel(kind: Kind, config: DemoConfig, screen: Screen) -> Panel:
@@ -96,9 +94,7 @@ def _panel(kind: Kind, config: DemoConfig, screen: Screen) -> Panel:
 async def _run(
     ground: Ground, folder: Home, binary: Path, config: DemoConfig, panel: Panel, outside: socket.socket | None
 ) -> int:
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    loop = asyncio.get_running_loop()
     async with (
         _drawn(panel, ground),
         stack.running(ground, folder, binary, config, lambda what: panel.begin(what, loop.time())) as lab,
@@ -137,19 +133,10 @@ async def _page(ground: Ground, outside: socket.socket | None) -> AsyncIterator[
         yield relay.address(relay.HOST, port)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _ignore_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
 async def _keep(lab: Stack, panel: Panel, page: str) -> None:
     """Says how to look around; returns when told to stop. Raises ProcessError if the lab breaks first."""
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending.SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     panel.say(story.how_to_look(lab.ground, lab.home, page))
     await contest.first(stopped.wait(), lab)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
@@ -19,7 +18,7 @@ from lab.direct.config import ARMS, KUBE_PROXY, STEER, SteerConfig
 from lab.direct.ground import NODES, NodesGround
 from lab.direct.site import Site, arm, standing
 from lab.looking.faults import leaves
-from lab.machine import home, substrate
+from lab.machine import ending, home, substrate
 from lab.machine.home import Home
 from lab.machine.processes import ProcessError
 from lab.machine.stack import SLOW_POD
@@ -51,14 +50,14 @@ def main(config: SteerConfig) -> int:
 
 def _on_ground(config: SteerConfig) -> None:
     substrate.choose(config.lab, Kind.NAMESPACES)  # nothing less will do; raises GroundError
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ending.obey()
     with contextlib.ExitStack() as held:
         folder, _ = held.enter_context(home.taken(config.lab))
         for line in ground.clear(config.lab):
             _say(f"removed what a killed lab left: {line}")
         place = held.enter_context(ground.stand(config.lab, config.pods, config.seed, KUBE_PROXY in config.arms))
-        held.callback(_ignore_signals)  # runs first: nothing shall interrupt the removal
-        rounds = asyncio.run(_rounds(place, folder, config))
+        held.callback(ending.ignore)  # runs first: nothing shall interrupt the removal
+        rounds = ending.run(_rounds(place, folder, config))
     lines = _lines(rounds, config)
     print("\n".join(lines))
     if config.out is not None:
@@ -66,10 +65,6 @@ def _on_ground(config: SteerConfig) -> None:
 
 
 async def _rounds(place: NodesGround, folder: Home, config: SteerConfig) -> list[report.Came]:
-    task = asyncio.current_task()
-    assert task is not None
-    # as asyncio does with SIGINT: an exception anywhere in the loop would leave a process that is just being started
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     arms = [(name, number) for number in range(config.rounds) for name in _turned(config.arms, number)]
     minutes = len(arms) * (config.warmup_s + config.duration_s + SETTLE_S + 10.0) / 60
     _say(f"{len(arms)} arms, about {minutes:.0f} min; compiling the programs first takes some seconds")
@@ -124,11 +119,6 @@ def _lines(rounds: Sequence[report.Came], config: SteerConfig) -> list[str]:
         *report.table(of, pods, {pods[SLOW_POD]: f"{config.slow:g}x slow"}),
         *report.errors(of),
     ]
-
-
-def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _say(what: str) -> None:

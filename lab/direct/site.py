@@ -131,10 +131,11 @@ async def standing(ground: NodesGround, home: Home, slow: float, steers: bool = 
         engines = [
             await site.engine(place, slow if at == SLOW_POD else 1.0, stack) for at, place in enumerate(ground.pods)
         ]
-        for node in range(NODES):
-            where = ("--pin-root", str(ground.pins(node).root), "--attach-cgroup", str(ground.slice(node)))
-            command = program("agent", "load", *where, *(["--steer"] if steers else []))
-            await processes.finish(f"load-{node + 1}", command, home.logs, LOAD_LIMIT_S)
+        async with asyncio.TaskGroup() as group:  # each is seconds of compiling
+            for node in range(NODES):
+                where = ("--pin-root", str(ground.pins(node).root), "--attach-cgroup", str(ground.slice(node)))
+                command = program("agent", "load", *where, *(["--steer"] if steers else []))
+                group.create_task(processes.finish(f"load-{node + 1}", command, home.logs, LOAD_LIMIT_S))
         for engine, place in zip(engines, ground.pods, strict=True):
             await processes.listening(engine, place.ip, ground.ports.engine, LISTEN_LIMIT_S)
         yield site
