@@ -7,6 +7,8 @@ It answers each message with stored bytes as soon as the protocol allows, and ec
 
 from __future__ import annotations
 
+import controller.polling  # isort: skip # noqa: F401 - before gRPC, as the controller does
+
 import argparse
 import asyncio
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import uvloop
 
+import controller.polling  # noqa: F401 - before what imports gRPC
 from controller import daemon, heap
 from controller.config import parse
 from controller.looking import top
