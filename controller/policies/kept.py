@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from controller.policies.fleet import Array, Fleet, Job
-from controller.policies.forms import ARRAYS, NUMBERS
+from controller.policies.one import part_of
 from controller.policies.parts import (
     COUNT_LIMIT_S,
     ENGINE,
@@ -55,7 +55,7 @@ class Prices:
         self.engine = engine
         self.few: list[Part] = []  # each endpoint's; empty where there are many
         self._parts: Array | None = np.zeros((len(Part._fields), 0))  # None: to be made of `few`
-        self.pool = Pool(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, False)
+        self.pool = Pool(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, False)
         self._price_s: Array | list[float] = np.zeros(0)
         self.tied = 0  # endpoints whose prices were equal in the last choice
         self._fleet: Fleet | None = None
@@ -97,10 +97,9 @@ class Prices:
     def _rebuild(self, fleet: Fleet) -> None:
         columns = fleet.matrix
         with np.errstate(all="ignore"):
-            counted = count(columns, fleet.now_s, fleet.whole_share, ARRAYS)
+            counted = count(columns, fleet.now_s, fleet.whole_share)
         usual, foreign = _means(counted, fleet.own_in_flight)
         self.pool = Pool(
-            fleet.now_s,
             fleet.mean_prompt_tokens,
             fleet.mean_uncached_tokens,
             fleet.mean_output_tokens,
@@ -110,7 +109,7 @@ class Prices:
             bool(2 * np.count_nonzero(counted.fresh) >= len(fleet)),
         )
         with np.errstate(all="ignore"):  # of numbers that are then not used
-            self._parts = parts = np.array(part(columns, counted, self.pool, self.engine, ARRAYS))
+            self._parts = parts = np.array(part(columns, counted, fleet.now_s, self.pool, self.engine))
         self.few = list(map(Part._make, parts.T.tolist())) if len(fleet) <= FEW else []
         self._fleet = fleet
         self._total = float(parts[5].sum())
@@ -123,22 +122,21 @@ class Prices:
             return True
         if len(touched) > ONE_BY_ONE + len(fleet) // AS_MANY:
             return False
-        pool = Pool(fleet.now_s, *self.pool[1:])
-        return all(self._renew(fleet, at, pool) for at in touched)
+        matrix, now_s, whole_share = fleet.matrix, fleet.now_s, fleet.whole_share
+        for at in touched:
+            renewed = part_of(matrix[:, at].tolist(), now_s, whole_share, self.pool, self.engine)
+            before = self.of(at)
+            if renewed.fresh != before[-1]:
+                return False
+            self._total += renewed.total - before[-2]
+            self._put(at, renewed)
+        return True
 
-    def _renew(self, fleet: Fleet, at: int, pool: Pool) -> bool:
-        column = fleet.matrix[:, at].tolist()
-        counted = count(column, fleet.now_s, fleet.whole_share, NUMBERS)
-        *_, total, fresh = self.of(at)
-        if counted.fresh != fresh:
-            return False
-        renewed = part(column, counted, pool, self.engine, NUMBERS)
-        self._total += renewed.total - total
+    def _put(self, at: int, renewed: Part) -> None:
         if self.few:
             self.few[at], self._parts = renewed, None
         else:
             self.parts[:, at] = renewed
-        return True
 
     def tokens(self, job: Job) -> Array | float:
         """What each endpoint would have to compute of the prompt; kept, for it is asked for several times a choice."""

@@ -3,18 +3,19 @@
     base  = network, adapter, full memory, prompt tokens ahead, one step, BETA x mean output x decode step
     token = what each uncached prompt token adds: computing it, and holding it while decoding
 
-The same text computes one endpoint's numbers and all endpoints' arrays (`forms.py`). What a step costs is a rough idea
-of an engine (`Engine`); how each pod differs from it is learned (`speed.py`). Any number may be missing, NaN, negative
-or absurd; then it is not used.
+Here of all endpoints at once, as arrays; `one.py` has the same for the numbers of one endpoint. What a step costs is a
+rough idea of an engine (`Engine`); how each pod differs from it is learned (`speed.py`). Any number may be missing,
+NaN, negative or absurd; then it is not used.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from controller.policies.fleet import STANDINGS, Form, queue_of
-from controller.policies.forms import Forms
+import numpy as np
+
+from controller.policies.fleet import STANDINGS, Array, Form, queue_of
 
 COUNT_LIMIT_S = 0.25  # a kernel's count that is older misleads more than it tells
 FROZEN_S = 1.0  # and so does one that stands still for so long while requests are sent
@@ -56,7 +57,6 @@ ENGINE = Engine()
 class Pool(NamedTuple):
     """What concerns all endpoints."""
 
-    now_s: float
     mean_prompt_tokens: float
     mean_uncached_tokens: float
     mean_output_tokens: float
@@ -87,7 +87,7 @@ class Part(NamedTuple):
     fresh: Form
 
 
-def count(columns: Any, now_s: float, whole_share: float, form: Forms) -> Count:
+def count(columns: Array, now_s: float, whole_share: float) -> Count:
     """Kernel's counts and own requests they cannot hold yet; else the engine's page; else own requests alone."""
     in_flight, waiting, kernel_at_s = columns[0], columns[1], columns[2]
     reserved, unpaged, own_waiting, _, own_in_flight, own_open = columns[8:14]
@@ -96,49 +96,48 @@ def count(columns: Any, now_s: float, whole_share: float, form: Forms) -> Count:
     fresh &= columns[29] < FROZEN_S
     requests = running + queued
     paged = (now_s - engine_at_s <= SIGNAL_LIMIT_S) & (running >= 0.0) & (queued >= 0.0) & (requests <= MOST_REQUESTS)
-    total = form.where(fresh, in_flight + reserved, form.where(paged, requests + unpaged, own_in_flight))
-    silent = form.where(waiting >= 0.0, form.minimum(waiting, in_flight), 0.0)
-    silent = queue_of(silent, in_flight, whole_share, form.maximum) + reserved
-    silent = form.where(fresh, silent, form.where(paged, queued + unpaged, own_waiting))
-    total = form.maximum(total, own_open)
-    total = form.where((total >= 0.0) & (total <= MOST_REQUESTS), total, 0.0)
+    total = np.where(fresh, in_flight + reserved, np.where(paged, requests + unpaged, own_in_flight))
+    silent = np.where(waiting >= 0.0, np.minimum(waiting, in_flight), 0.0)
+    silent = queue_of(silent, in_flight, whole_share, np.maximum) + reserved
+    silent = np.where(fresh, silent, np.where(paged, queued + unpaged, own_waiting))
+    total = np.maximum(total, own_open)
+    total = np.where((total >= 0.0) & (total <= MOST_REQUESTS), total, 0.0)
     return Count(total, silent, fresh, fresh | paged)
 
 
-def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) -> Part:
-    """The same for one endpoint's numbers (form NUMBERS) and for all endpoints' arrays (form ARRAYS)."""
+def part(columns: Array, counted: Count, now_s: float, pool: Pool, engine: Engine) -> Part:
     _, _, kernel_at_s, gap_s, _, _, srtt_s = columns[:7]
     own_waiting, queued_tokens, own_in_flight, _, own_tokens = columns[10:15]
     _, _, kv_usage, engine_at_s, kv_tokens, _, speed, _, busy_s, turns, sent_rate = columns[15:26]
     failures, standing, ready_at_s = columns[31:]
-    now_s, output = pool.now_s, pool.mean_output_tokens
-    total = counted.total + form.where(counted.known, 0.0, pool.foreign)
-    others = form.maximum(total - own_in_flight, 0.0)
+    output = pool.mean_output_tokens
+    total = counted.total + np.where(counted.known, 0.0, pool.foreign)
+    others = np.maximum(total - own_in_flight, 0.0)
     heard = (now_s - kernel_at_s <= SIGNAL_LIMIT_S) & (columns[29] < FROZEN_S)
     cold = now_s - ready_at_s < COLD_S
-    slow = form.where(heard & (speed > 0.0) & (speed < LONGEST_S), speed, 1.0)
-    slow = form.where(cold, form.maximum(slow, COLD_SPEED), slow) * pool.pool_pace
-    ahead = queued_tokens + form.maximum(counted.waiting - own_waiting, 0.0) * pool.mean_uncached_tokens
+    slow = np.where(heard & (speed > 0.0) & (speed < LONGEST_S), speed, 1.0)
+    slow = np.where(cold, np.maximum(slow, COLD_SPEED), slow) * pool.pool_pace
+    ahead = queued_tokens + np.maximum(counted.waiting - own_waiting, 0.0) * pool.mean_uncached_tokens
     context = own_tokens + others * pool.mean_prompt_tokens + total * (0.5 * output)
     filled = (now_s - engine_at_s <= SIGNAL_LIMIT_S) & (kv_usage >= 0.0) & (kv_usage <= 1.0)
-    context = form.where(filled & (kv_tokens > 0.0), kv_usage * kv_tokens, context)
+    context = np.where(filled & (kv_tokens > 0.0), kv_usage * kv_tokens, context)
     prompt_token_s = slow * engine.token_s
     # one decode step with this request in it, stretched by the prompts that keep coming
-    stretch = slow / form.maximum(1.0 - prompt_token_s * sent_rate, 1.0 - BUSY_MOST)
+    stretch = slow / np.maximum(1.0 - prompt_token_s * sent_rate, 1.0 - BUSY_MOST)
     gap = (engine.step_s + engine.sequence_s * (total + 1.0) + engine.kv_token_s * context) * stretch
     gap_token_s = engine.kv_token_s * stretch
     # half that, half the measured mean; a measured gap far below it is that of an idle time. Where nothing is in flight
     # the mean is of the past and nothing would renew it: after a hang it would keep a pod idle for good
     measured = heard & (counted.total >= 1.0) & (gap_s > 0.0) & (gap_s <= LONGEST_S)
-    gap = form.where(measured, 0.5 * (gap + form.maximum(gap_s, 0.5 * gap)), gap)
-    gap_token_s = form.where(measured, 0.5 * gap_token_s, gap_token_s)
-    full = form.where(filled, form.maximum(kv_usage - KV_FULL, 0.0) * (1.0 / (1.0 - KV_FULL)), 0.0)
+    gap = np.where(measured, 0.5 * (gap + np.maximum(gap_s, 0.5 * gap)), gap)
+    gap_token_s = np.where(measured, 0.5 * gap_token_s, gap_token_s)
+    full = np.where(filled, np.maximum(kv_usage - KV_FULL, 0.0) * (1.0 / (1.0 - KV_FULL)), 0.0)
     # a place in the queue costs its prompt's time, or what places cost of late: engines have other limits than time
-    turn_s = form.where(heard & (turns >= TURNS), busy_s / form.maximum(turns, TURNS), 0.0)
-    ttft = form.maximum(prompt_token_s * ahead, counted.waiting * turn_s) + gap
-    ttft += full * (counted.waiting + 1.0) * gap * output / form.maximum(total, 1.0)
-    way_s = form.where(heard & (srtt_s > 0.0) & (srtt_s <= LONGEST_S), srtt_s, 0.0)
-    way_s = way_s + form.where((failures > 0.0) & (failures <= 1.0), FAILURE_S * failures, 0.0)
+    turn_s = np.where(heard & (turns >= TURNS), busy_s / np.maximum(turns, TURNS), 0.0)
+    ttft = np.maximum(prompt_token_s * ahead, counted.waiting * turn_s) + gap
+    ttft += full * (counted.waiting + 1.0) * gap * output / np.maximum(total, 1.0)
+    way_s = np.where(heard & (srtt_s > 0.0) & (srtt_s <= LONGEST_S), srtt_s, 0.0)
+    way_s = way_s + np.where((failures > 0.0) & (failures <= 1.0), FAILURE_S * failures, 0.0)
     ttft = ttft + way_s
     if pool.measured:
         base, token_s = ttft + gap * (BETA * output), prompt_token_s + gap_token_s * (1.0 + BETA * output)
@@ -146,9 +145,9 @@ def part(columns: Any, counted: Count, pool: Pool, engine: Engine, form: Forms) 
         work = own_tokens + others * pool.mean_prompt_tokens + (total + 1.0) * (OUTPUT_WORK * output)
         base, token_s = work * prompt_token_s + way_s, prompt_token_s
     share = (now_s - ready_at_s) * (1.0 / COLD_S) * pool.usual
-    base += form.where(cold & (total > 0.0) & (total > share), CAP_S, 0.0)
+    base += np.where(cold & (total > 0.0) & (total > share), CAP_S, 0.0)
     usable = (base >= 0.0) & (base < ABSURD_S) & (token_s >= 0.0) & (token_s < 1.0) & (gap < ABSURD_S)
-    base, gap = form.where(usable, base, ABSURD_S), form.where(usable, gap, 0.0)
-    base = base + form.where((standing > 0.0) & (standing < STANDINGS), STANDING_S * standing, 0.0)
-    token_s, prompt_token_s = form.where(usable, token_s, 0.0), form.where(usable, prompt_token_s, 0.0)
-    return Part(base, token_s, prompt_token_s, form.where(usable, ttft, 0.0), gap, total, counted.fresh)
+    base, gap = np.where(usable, base, ABSURD_S), np.where(usable, gap, 0.0)
+    base = base + np.where((standing > 0.0) & (standing < STANDINGS), STANDING_S * standing, 0.0)
+    token_s, prompt_token_s = np.where(usable, token_s, 0.0), np.where(usable, prompt_token_s, 0.0)
+    return Part(base, token_s, prompt_token_s, np.where(usable, ttft, 0.0), gap, total, counted.fresh)

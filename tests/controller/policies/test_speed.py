@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.policies.fleet import Fleet
-from controller.policies.forms import ARRAYS
 from controller.policies.parts import ENGINE, FROZEN_S, count
 from controller.policies.speed import DOUBT_S, LEAP, SENT_S, WARM_ANSWERS, learn, sent
 from tests.controller.policies.fleets import NOW_S, any_fleets, measured
@@ -124,7 +123,7 @@ def test_counts_that_do_not_move_with_what_is_sent_are_not_believed(
     pool = frozen(in_flight, answers)
 
     assert (pool.unmoved_s < FROZEN_S).tolist() == [believed, True]
-    assert bool(count(pool.matrix, pool.now_s, 0.0, ARRAYS).fresh[0]) is believed
+    assert bool(count(pool.matrix, pool.now_s, 0.0).fresh[0]) is believed
 
 
 @pytest.mark.parametrize(
