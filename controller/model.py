@@ -47,10 +47,10 @@ class Endpoint:
     terminating: bool
     node: str | None = None
     hint: Hint | None = None  # where its engine's page may be; None: nothing is known of that
+    address: Address = field(init=False, compare=False)
 
-    @property
-    def address(self) -> Address:
-        return address_of(self.ip, self.port)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", address_of(self.ip, self.port))
 
     @property
     def key(self) -> PortKey:

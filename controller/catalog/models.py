@@ -44,6 +44,7 @@ class Catalogue:
     exact: Mapping[str, Rewrite] = field(default_factory=dict)
     generic: Rewrite | None = None
     sheddable: tuple[int, ...] = ()  # the negative priorities in use, lowest first
+    draws: bool = False  # some name has several targets, so that chance decides
 
     def rewrite(self, model: str) -> Rewrite | None:
         return self.exact.get(model, self.generic)
@@ -76,7 +77,9 @@ def catalogue_of(cluster: Cluster, pool: Pool) -> Catalogue:
             if not rule.models:
                 generic = generic or made
     objectives = {objective.name: objective for objective in _of(cluster.objectives.values(), pool)}
-    return Catalogue(models, objectives, exact, generic, _sheddable(models.values(), objectives.values()))
+    targets = [model.targets for model in models.values()] + [one.targets for one in exact.values()]
+    draws = any(len(of_one) > 1 for of_one in (*targets, generic.targets if generic else ()))
+    return Catalogue(models, objectives, exact, generic, _sheddable(models.values(), objectives.values()), draws)
 
 
 def _sheddable(models: Iterable[Model], objectives: Iterable[Objective]) -> tuple[int, ...]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from controller.endpoints.columns import identity
 from controller.endpoints.reservations import Reservation
 from controller.endpoints.row import Row
 from controller.model import Request
@@ -73,9 +72,9 @@ class Affinity:
 
     def sent(self, request: Request, job: Job, row: Row, fleet: Fleet) -> float:
         """The request goes there; returns how many tokens it has to compute."""
-        name = identity(row)
         uncached = job.prompt_tokens if job.uncached is None else float(job.uncached[row.index])
-        self.prefixes.add(name, job.blocks)
+        if job.blocks:
+            self.prefixes.add(fleet.ids[row.index], job.blocks)
         fleet.mean_prompt_tokens += MEAN_WEIGHT * (job.prompt_tokens - fleet.mean_prompt_tokens)
         fleet.mean_uncached_tokens += MEAN_WEIGHT * (uncached - fleet.mean_uncached_tokens)
         return uncached
@@ -85,7 +84,7 @@ class Affinity:
         adapter = request.resolved.adapter if request.resolved else None
         if not adapter:
             return
-        name = identity(row)
+        name = fleet.ids[row.index]
         if row.engine and row.engine.max_adapters:
             self.adapters.set_room(name, row.engine.max_adapters)
         whole_s = told.ttft_s + told.gap_s * fleet.mean_output_tokens

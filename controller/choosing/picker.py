@@ -120,25 +120,25 @@ class Picker:
 
     def propose(self, request: Request, now: float, job: Job | None = None) -> Proposal | None:
         """The endpoint that would be picked now. `job`: from an earlier proposal for the same request."""
-        table = self.table
+        table, memory = self.table, self.memory
         table.refresh(now)
         fleet = table.fleet
         fleet.now_s = now
-        among = self._among(request)
-        if not len(fleet) or among == []:
+        among = None if request.subset is None else self._among(request.subset)
+        if not fleet.ids or among == []:
             return None
         if job is None or (job.uncached is not None and len(job.uncached) != len(fleet)):
             job = self.affinity.job(request, fleet, table.rows)
         seen, seen_job = (fleet, job) if among is None else (fleet.part(among), job.part(among))
-        at = self.policy.choose(seen, seen_job, self.rng, self.memory)
+        at = self.policy.choose(seen, seen_job, self.rng, memory)
         if seen.standing[at] >= UNREADY:
             return None
         row = table.rows[at if among is None else among[at]]
-        reason = reasons.reason(seen, seen_job, at, self.memory)
+        reason = reasons.reason(seen, seen_job, at, memory)
         if self.last.wants(now):
             self.last.note(now, reason, table.rows, self._ranks(seen), at, among)
         fallbacks = self._fallbacks(seen, at, among) if self.max_endpoints > 1 else ()
-        told = forecast(seen_job, self.memory, at) if isinstance(self.memory, Prices) else NO_FORECAST
+        told = forecast(seen_job, memory, at) if isinstance(memory, Prices) else NO_FORECAST
         return Proposal(request, job, row, reason, told, fallbacks, (seen, seen_job, at))
 
     def admits(self, proposal: Proposal, waited_s: float = 0.0) -> bool:
@@ -167,11 +167,9 @@ class Picker:
             return self.table.ranks(now)
         return reasons.usual_ranks(fleet, Job(fleet.mean_prompt_tokens))
 
-    def _among(self, request: Request) -> list[int] | None:
+    def _among(self, subset: Sequence[str]) -> list[int] | None:
         """The endpoints that the gateway allows; None: all."""
-        if request.subset is None:
-            return None
-        among = self.table.indexes(request.subset)
+        among = self.table.indexes(subset)
         return None if among and len(among) == len(self.table.rows) else among
 
     def _ranks(self, seen: Fleet) -> Sequence[float]:

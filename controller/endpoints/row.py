@@ -52,6 +52,7 @@ class Node:
     heard_at_s: float
     true_at_s: float = -FOREVER  # until then nothing had changed but what was reported
     alive: bool = True
+    aged: bool = False  # its counts are too old, and their rows know
     columns: npt.NDArray[np.intp] | None = None  # of its endpoints in the fleet; None: to be looked up
 
     def believed_until_s(self) -> float:
@@ -78,7 +79,7 @@ class Row:
     penalty: float = 0.0
     fault: str = ""  # of an accelerator of the pod, as its node's agent says
     devices: tuple[Device, ...] = ()
-    due_s: float = FOREVER  # when it must be evaluated next, but for the age of the kernel's count
+    due_s: float = FOREVER  # when it must be evaluated next, unless its node falls silent
     queued_s: float = FOREVER  # the earliest time the table's queue holds for it
     picks: dict[Reason, int] = field(default_factory=dict)
     misses: int = 0  # requests that the gateway could not bring here
@@ -106,12 +107,6 @@ class Row:
         since = self.contradicted_since_s
         return None if since is not None and now >= since + CONTRADICTION_S else engine
 
-    def next_due_s(self) -> float:
-        """When it must be evaluated; the age of the count is told by its agent without a word on this endpoint."""
-        if self.source is not Source.KERNEL:
-            return self.due_s
-        return min(self.due_s, self.kernel_at_s() + COUNT_LIMIT_S + 1e-6)
-
     def evaluate(self, now: float, token_s: float, may_eject: bool) -> None:
         """token_s: time of one prompt token here; may_eject: not too many of the pool are ejected already."""
         self._note_unseen(self.ledger.expire(now), now)
@@ -126,11 +121,20 @@ class Row:
         dues = [self.ledger.due_s(), self.vigil.due_s(kernel), self.failures.due_s(now)]
         if engine:
             dues.append(engine.true_at_s + ENGINE_LIMIT_S + 1e-6)
+        if kernel:
+            dues.append(self._old_at_s(kernel, now))
         if now < self.shunned_until_s:
             dues.append(self.shunned_until_s)
         if state is not State.FINE and kernel is None:
             dues.append(self.kernel_at_s() + SIGNAL_LIMIT_S + 1e-6)
         self.due_s = min(dues)
+
+    def _old_at_s(self, kernel: KernelSignal, now: float) -> float:
+        """When the count is to be looked at for its age. That its node fell silent is the table's to see."""
+        if self.node is None or self.node.true_at_s < kernel.true_at_s:  # nobody has said that it is still so
+            return kernel.true_at_s + COUNT_LIMIT_S + 1e-6
+        repeated_by_s = kernel.true_at_s + REPEATED_S + 1e-6
+        return repeated_by_s if repeated_by_s > now else now + COUNT_LIMIT_S
 
     def take_one_more(self, now: float, due_s: float) -> bool:
         """Counts one more request of ours, made just now and due then, if that changes its load and nothing else.
@@ -138,7 +142,9 @@ class Row:
         That is what an evaluation comes to for an endpoint in good health. False: it must be evaluated.
         """
         calm = self.vigil.state is State.FINE and self.failures.negligible and not self.ejected
-        if not calm or self.contradicted_since_s is not None or now >= self.next_due_s():
+        if not calm or self.contradicted_since_s is not None or now >= self.due_s:
+            return False
+        if self.source is Source.KERNEL and now - self.kernel_at_s() > COUNT_LIMIT_S:
             return False
         self.load += 1
         self.due_s = min(self.due_s, due_s)

@@ -36,7 +36,7 @@ from controller.model import (
 )
 from controller.policies import speed
 from controller.policies.fleet import Fleet
-from controller.policies.parts import ENGINE
+from controller.policies.parts import COUNT_LIMIT_S, ENGINE
 
 LEARN_S = 0.1  # between two looks at the pods' speeds
 OUTPUT_WEIGHT = 0.01  # of one answer in the mean of their lengths
@@ -67,6 +67,7 @@ class Table:
     _ejected: int = 0
     _pieces: int = 0  # of answers, and answers that ended, since their mean length was last followed
     _ended: int = 0
+    _ages_at_s: float = FOREVER  # when the counts of some node are next to be looked at for their age
     _dues: list[tuple[float, int, Row]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
 
@@ -106,21 +107,38 @@ class Table:
 
     def refresh(self, now: float) -> None:
         """Evaluates the rows whose time has come."""
+        if now >= self._ages_at_s:
+            self._age(now)
         while self._dues and self._dues[0][0] <= now:
             due_s, _, row = heapq.heappop(self._dues)
             if due_s != row.queued_s or not self._is_here(row):
                 continue  # an earlier time was queued meanwhile
             row.queued_s = FOREVER
-            if row.next_due_s() <= now:
+            if row.due_s <= now:
                 self._evaluate(row, now)
             else:
                 self._queue(row)
 
+    def _age(self, now: float) -> None:
+        """The counts of a node grow old together, when its agent falls silent."""
+        self._ages_at_s = FOREVER
+        for node in self.nodes.values():
+            old_at_s = node.true_at_s + COUNT_LIMIT_S + 1e-6
+            if now < old_at_s:
+                self._ages_at_s = min(self._ages_at_s, old_at_s)
+            elif not node.aged:
+                node.aged = True
+                self._evaluate_all(node, now)
+
+    def _evaluate_all(self, node: Node, now: float) -> None:
+        for row in self.rows:
+            if row.node is node:
+                self._evaluate(row, now)
+
     def _queue(self, row: Row) -> None:
-        due_s = row.next_due_s()
-        if due_s < row.queued_s:
-            row.queued_s = due_s
-            heapq.heappush(self._dues, (due_s, next(self._order), row))
+        if row.due_s < row.queued_s:
+            row.queued_s = row.due_s
+            heapq.heappush(self._dues, (row.due_s, next(self._order), row))
 
     def indexes(self, subset: Iterable[str]) -> list[int]:
         """The rows that a gateway's subset names: by "ip:port", or by an address without port all of its ports."""
@@ -255,6 +273,7 @@ class Table:
         node.heard_at_s, node.alive = now, True
         if event.true_at_s is not None:
             node.true_at_s = event.true_at_s
+            self._ages_at_s = min(self._ages_at_s, event.true_at_s + COUNT_LIMIT_S)
         reports = self._reports.setdefault(event.node, {})
         if event.full:
             for key in reports.keys() - {report.key for report in event.reports}:
@@ -266,6 +285,9 @@ class Table:
         if node.columns is None:
             node.columns = np.array([row.index for row in self.rows if row.node is node], np.intp)
         self.fleet.kernel_at_s[node.columns] = np.maximum(self.fleet.kernel_at_s[node.columns], node.true_at_s)
+        if node.aged and now - node.true_at_s <= COUNT_LIMIT_S:
+            node.aged = False
+            self._evaluate_all(node, now)
         if now - self.fleet.learned_at_s >= LEARN_S:
             self._learn(now)
 
@@ -318,9 +340,7 @@ class Table:
         if node is None:
             return
         node.alive = False
-        for row in self.rows:
-            if row.node is node:
-                self._evaluate(row, now)
+        self._evaluate_all(node, now)
 
     def agents_alive(self, now: float) -> int:
         return sum(node.alive and now < node.believed_until_s() for node in self.nodes.values())

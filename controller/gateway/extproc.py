@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,16 +105,22 @@ class ExternalProcessor:
 
     async def process(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         stream = Stream(self._exchange(), self._shared, context)
-        with self._opened(stream):
+        self.open += 1
+        try:
             await self._request_phase(stream)
             if stream.exchange.answered and not self._draining and self._follows(stream):
                 await self._response_phase(stream)
+        finally:
+            self._close(stream)
 
     async def process_request(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
         """The same without a response phase. Returns the last answer: gRPC sends it together with the stream's end."""
         stream = Stream(self._exchange(), self._shared, context, returns_last=True)
-        with self._opened(stream):
+        self.open += 1
+        try:
             await self._request_phase(stream)
+        finally:
+            self._close(stream)
         if stream.last is None:
             await context.abort(grpc.StatusCode.CANCELLED, "the gateway ended the stream before its request was whole")
         return stream.last or b""
@@ -123,14 +128,9 @@ class ExternalProcessor:
     def _exchange(self) -> Exchange:
         return Exchange(self._manner.assumed_mode, self._manner.hooks, self._manner.reads)
 
-    @contextmanager
-    def _opened(self, stream: Stream) -> Iterator[None]:
-        self.open += 1
-        try:
-            yield
-        finally:
-            self.open -= 1
-            stream.close()
+    def _close(self, stream: Stream) -> None:
+        self.open -= 1
+        stream.close()
 
     def _follows(self, stream: Stream) -> bool:
         """Whether the response phase is of use: not where the kernel counts, which tells the end itself.
@@ -144,9 +144,12 @@ class ExternalProcessor:
 
     async def _request_phase(self, stream: Stream) -> None:
         stream.limit = self._deadlines.begin()
-        with suppress(Crowded), stream.limit:
-            await self._arrive(stream)
-            return
+        try:
+            with stream.limit:
+                await self._arrive(stream)
+                return
+        except Crowded:
+            pass
         text = f"request did not arrive within {self._manner.request_limit_s:g} s"
         await stream.give_up(Refusal(408, "RequestTimeout", text))
 

@@ -60,13 +60,13 @@ def head(headers: Iterable[Any]) -> Head:
     newer: dict[str, str] = {}
     remove: list[str] = []
     for header in headers:
-        key = header.key.lower()
-        if key not in _MINDED:
+        key = header.key
+        if key not in _MINDED and (key.islower() or (key := key.lower()) not in _MINDED):
             continue
-        if key in READ_HEADERS:
-            told[READ_HEADERS[key]] = _text(header)
-        elif key in NEWER_HEADERS:
-            newer[NEWER_HEADERS[key]] = _text(header)
+        if (name := READ_HEADERS.get(key)) is not None:
+            told[name] = _text(header)
+        elif (name := NEWER_HEADERS.get(key)) is not None:
+            newer[name] = _text(header)
         elif key in CONTROL_HEADERS:
             remove.append(key)
         else:

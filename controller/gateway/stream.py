@@ -18,7 +18,7 @@ from controller.catalog.classes import CROWDED, TOO_LARGE, Refusal, unknown_mode
 from controller.catalog.models import UnknownModel
 from controller.catalog.resolving import Resolver
 from controller.choosing.picker import Pick
-from controller.choosing.room import Room
+from controller.choosing.room import Outcome, Room
 from controller.exporting.counts import Counts, Series
 from controller.gateway.bodies import Bodies
 from controller.gateway.deadlines import Deadline
@@ -47,11 +47,13 @@ class Stream:
 
     __slots__ = (
         "_began_s",
+        "_holds",
         "_judged",
         "_next",
         "_sent",
         "_series",
         "_shared",
+        "_waits",
         "context",
         "evicted",
         "exchange",
@@ -80,6 +82,8 @@ class Stream:
         self._next: asyncio.Future[Any] | None = None  # a message that is already waited for
         self._began_s = time.monotonic()
         self._series: Series | None = None  # what the request is counted under, once it came to its pick
+        self._waits: tuple[Request, Waiter] | None = None
+        self._holds = False  # something of the body is counted as held
         self._sent = False
         self._judged = False
 
@@ -100,31 +104,39 @@ class Stream:
             return False
         if self.evicted:  # while the message was on its way
             raise Crowded
+        exchange = self.exchange
         answers = self._received(message)
-        self._hold()
+        if exchange.held_bytes or self._holds:
+            self._hold()
         if answers:
             await self.send(answers)
-        if self.exchange.asks is not None:
-            answers = await self._settled()
-            await self.send(answers)
-            self._sent = bool(self.exchange.destination)
-            self._shared.bodies.let_go(self)
-        if self.exchange.served is not None and not self._judged:
+        if exchange.asks is not None:
+            settled = self._settled()
+            await self.send(await self._waited() if settled is None else settled)
+            self._sent = bool(exchange.destination)
+            self._let_go()
+        if exchange.served is not None and not self._judged:
             self._judged = True
             if self.pick:
-                self.pick.served_by(self.exchange.served, time.monotonic())
-        return not self.exchange.over
+                self.pick.served_by(exchange.served, time.monotonic())
+        return not exchange.over
 
     def _hold(self) -> None:
         """Says how much is held now; who has to go for it is told."""
         size_bytes = self.exchange.held_bytes
         if not size_bytes:
-            self._shared.bodies.let_go(self)
+            self._let_go()
             return
+        self._holds = True
         for stream in self._shared.bodies.hold(self, size_bytes, whole=self.exchange.asks is not None):
             stream.evict()
         if self.evicted:
             raise Crowded
+
+    def _let_go(self) -> None:
+        if self._holds:
+            self._holds = False
+            self._shared.bodies.let_go(self)
 
     def evict(self) -> None:
         """Ends what this stream waits for: the rest of a body."""
@@ -154,31 +166,45 @@ class Stream:
         except Exception as error:  # noqa: BLE001 - logged by _fault
             return self.exchange.fail(self._shared.fault(error))
 
-    async def _settled(self) -> list[bytes]:
+    def _settled(self) -> list[bytes] | None:
+        """What the request leads to; None: it has to wait, see _waited()."""
         try:
-            return await self._settle()
+            return self._settle()
         except Exception as error:  # noqa: BLE001 - as above
             return self.exchange.fail(self._shared.fault(error))
 
-    async def _settle(self) -> list[bytes]:
-        request = self.exchange.asks
+    def _settle(self) -> list[bytes] | None:
+        shared, exchange = self._shared, self.exchange
+        request = exchange.asks
         assert request is not None
         began = time.perf_counter()
         now = time.monotonic()
         try:
-            request = request.looked_up(self._shared.resolver.resolve(request, now))
+            request = request.looked_up(shared.resolver.resolve(request, now))
         except UnknownModel as error:
             return self._refuse(unknown_model(error.model))
-        outcome = self._shared.room.enter(request, now, self.exchange.hurried)
+        outcome = shared.room.enter(request, now, exchange.hurried)
         decision_s = time.perf_counter() - began
-        self._series = self._shared.counts.picked(request, decision_s, size_bytes=self.exchange.size_bytes)
+        self._series = shared.counts.picked(request, decision_s, size_bytes=exchange.size_bytes)
         if isinstance(outcome, Waiter):
-            outcome = await self._shared.room.wait(outcome)
+            self._waits = request, outcome
+            return None
+        return self._decided(request, outcome)
+
+    async def _waited(self) -> list[bytes]:
+        assert self._waits is not None
+        (request, waiter), self._waits = self._waits, None
+        try:
+            return self._decided(request, await self._shared.room.wait(waiter))
+        except Exception as error:  # noqa: BLE001 - as above
+            return self.exchange.fail(self._shared.fault(error))
+
+    def _decided(self, request: Request, outcome: Outcome) -> list[bytes]:
         if isinstance(outcome, Refusal):
             return self._declined(request, outcome)
         self.pick = outcome
         rewrite = request.resolved.rewrite if request.resolved else None
-        return self.exchange.answer(self.pick.destination, rewrite)
+        return self.exchange.answer(outcome.destination, rewrite)
 
     def _declined(self, request: Request, refusal: Refusal) -> list[bytes]:
         if refusal.declined and request.resolved:
@@ -189,7 +215,7 @@ class Stream:
         return self.exchange.refuse(refusal.status, refusal.code, refusal.text, refusal.headers)
 
     def close(self) -> None:
-        self._shared.bodies.let_go(self)
+        self._let_go()
         if self._next is not None:
             self._next.cancel()
         now = time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from urllib.parse import unquote
 
 
@@ -56,6 +57,7 @@ OTHER = Route(Kind.OTHER)
 _ROUTES = {kind: Route(kind) for kind in BODY_KINDS}
 
 
+@lru_cache(maxsize=1024)  # clients use a handful
 def route_of(path: str, content_type: str = "") -> Route:
     """gRPC is told by its content type alone: its methods are paths too, and its bodies are no JSON."""
     if content_type.lower().startswith("application/grpc"):

@@ -62,7 +62,7 @@ def test_a_reservation_that_is_only_counted_leaves_what_an_evaluation_would(step
         evaluated = seen(made, row)
         assert counted[:6] == evaluated[:6]
         np.testing.assert_allclose(counted[6], evaluated[6], rtol=1e-9)
-        assert row.queued_s <= row.next_due_s()
+        assert row.queued_s <= row.due_s
         {"keep": lambda *_: None, "end": made.end, "detach": made.detach, "drop": made.drop}[end](row, reservation, now)
 
 

@@ -5,6 +5,8 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.cluster.objects import Cluster
 from controller.choosing.pick import STALLED_STEP, TERMINATING_STEP, UNREADY_STEP
@@ -116,6 +118,41 @@ def test_a_silent_agents_counts_are_not_used() -> None:
     made.ranks(COUNT_LIMIT_S + 0.01)
 
     assert made.rows[0].source is Source.OWN
+
+
+def test_a_node_that_speaks_again_speaks_for_all_its_endpoints() -> None:
+    made = table(pod("a"), pod("b"), pod("c", node="node-2"))
+    made.apply(frame({"a": kernel(3), "b": kernel(1)}, full=True, at=0.0), 0.0)
+    made.refresh(2 * COUNT_LIMIT_S)
+    assert [row.source for row in made.rows] == [Source.OWN] * 3
+
+    made.apply(frame({"b": kernel(2, at=0.6)}, at=0.6), 0.6)
+
+    assert [row.source for row in made.rows] == [Source.KERNEL, Source.KERNEL, Source.OWN]
+
+
+SPOKEN = st.tuples(
+    st.floats(0.001, 0.8),
+    st.sampled_from(["node-1", "node-2", "nobody"]),
+    st.booleans(),
+    st.booleans(),
+    st.sets(st.sampled_from("abc")),
+)
+
+
+@given(st.lists(SPOKEN, max_size=30))
+def test_a_count_is_used_exactly_as_long_as_it_is_fresh(spoken: list[Any]) -> None:
+    """Whoever speaks when, of whom, and whether it says that the rest is unchanged."""
+    made = table(pod("a"), pod("b"), pod("c", node="node-2"))
+    homes, now = {"a": "node-1", "b": "node-1", "c": "node-2"}, 10.0
+    for passes_s, node, tells, full, pods in spoken:
+        now += passes_s
+        signals = {name: kernel(1, at=now - 0.01, waiting=1) for name in pods if homes[name] == node}
+        if node != "nobody":
+            made.apply(frame(signals, full=full, node=node, at=now - 0.01 if tells else None), now)
+        made.refresh(now)
+        for row in made.rows:
+            assert (row.source is Source.KERNEL) == (row.fresh_kernel(now) is not None)
 
 
 def test_a_reading_that_was_old_when_it_came_is_not_used_for_longer() -> None:
