@@ -52,7 +52,7 @@ class Node:
     heard_at_s: float
     true_at_s: float = -FOREVER  # until then nothing had changed but what was reported
     alive: bool = True
-    aged: bool = False  # its counts are too old, and their rows know
+    aged: bool = True  # its last word is too old, and its rows know
     columns: npt.NDArray[np.intp] | None = None  # of its endpoints in the fleet; None: to be looked up
 
     def believed_until_s(self) -> float:
