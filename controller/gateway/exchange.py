@@ -129,8 +129,9 @@ class Exchange:
     @property
     def done(self) -> bool:
         """Nothing of the request is still to come either, so that nothing is lost if the stream ends here."""
-        whole = self._mode in (NONE, BUFFERED) and not self._guessed
-        return self.answered and (whole or self._ended or self._trailers)
+        if self._state is not _State.ANSWERED:
+            return False
+        return self._ended or self._trailers or (self._mode in (NONE, BUFFERED) and not self._guessed)
 
     @property
     def over(self) -> bool:
@@ -292,8 +293,9 @@ class Exchange:
             self._begin_with_body(message)
         if self._state is not _State.BODY:
             return []
-        self._learn(body.body)
-        return self._collect(body.body)
+        part = body.body  # once: each look makes a copy
+        self._learn(part)
+        return self._collect(part)
 
     def _begin_with_body(self, message: ProcessingRequest) -> None:
         """A gateway that does not send the headers; without protocol_config it is one of old that buffers."""

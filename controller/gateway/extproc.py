@@ -146,8 +146,7 @@ class ExternalProcessor:
         stream.limit = self._deadlines.begin()
         try:
             with stream.limit:
-                await self._arrive(stream)
-                return
+                return await self._arrive(stream)
         except Crowded:
             pass
         text = f"request did not arrive within {self._manner.request_limit_s:g} s"

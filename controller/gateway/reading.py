@@ -59,17 +59,16 @@ def head(headers: Iterable[Any]) -> Head:
     told: dict[str, str] = {}
     newer: dict[str, str] = {}
     remove: list[str] = []
-    for header in headers:
-        key = header.key
-        if key not in _MINDED and (key.islower() or (key := key.lower()) not in _MINDED):
-            continue
+    minded = _MINDED
+    for header in [one for one in headers if one.key in minded or not one.key.islower()]:
+        key = header.key.lower()
         if (name := READ_HEADERS.get(key)) is not None:
             told[name] = _text(header)
         elif (name := NEWER_HEADERS.get(key)) is not None:
             newer[name] = _text(header)
         elif key in CONTROL_HEADERS:
             remove.append(key)
-        else:
+        elif key == "transfer-encoding":
             chunked = True
     return Head(told | newer if newer else told, frozenset(remove) if remove else _NONE, chunked)
 

@@ -104,16 +104,14 @@ class Stream:
             return False
         if self.evicted:  # while the message was on its way
             raise Crowded
-        exchange = self.exchange
-        answers = self._received(message)
-        if exchange.held_bytes or self._holds:
-            self._hold()
+        answers = self._take(message)
+        if answers is None:
+            answers = await self._waited()
         if answers:
             await self.send(answers)
-        if exchange.asks is not None:
-            settled = self._settled()
-            await self.send(await self._waited() if settled is None else settled)
-            self._sent = bool(exchange.destination)
+        exchange = self.exchange
+        self._sent = bool(exchange.destination)
+        if self._holds and not exchange.held_bytes:
             self._let_go()
         if exchange.served is not None and not self._judged:
             self._judged = True
@@ -121,12 +119,27 @@ class Stream:
                 self.pick.served_by(exchange.served, time.monotonic())
         return not exchange.over
 
-    def _hold(self) -> None:
+    def _take(self, message: bytes) -> list[bytes] | None:
+        """What a message leads to; None: the request has to wait, see _waited(). Raises Crowded.
+
+        Whatever goes wrong in here, the gateway gets an answer: it would wait for ever in FULL_DUPLEX_STREAMED.
+        """
+        exchange = self.exchange
+        try:
+            answers = exchange.receive(message)
+        except Exception as error:  # noqa: BLE001 - logged by fault
+            answers = exchange.fail(self._shared.fault(error))
+        if exchange.held_bytes:
+            self._hold(exchange.held_bytes)
+        if exchange.asks is None:
+            return answers
+        try:
+            return self._settle(exchange.asks)
+        except Exception as error:  # noqa: BLE001 - as above
+            return exchange.fail(self._shared.fault(error))
+
+    def _hold(self, size_bytes: int) -> None:
         """Says how much is held now; who has to go for it is told."""
-        size_bytes = self.exchange.held_bytes
-        if not size_bytes:
-            self._let_go()
-            return
         self._holds = True
         for stream in self._shared.bodies.hold(self, size_bytes, whole=self.exchange.asks is not None):
             stream.evict()
@@ -159,28 +172,12 @@ class Stream:
         for answer in answers:
             await self.context.write(answer)
 
-    def _received(self, message: bytes) -> list[bytes]:
-        """Whatever goes wrong in here, the gateway gets an answer: it would wait for ever in FULL_DUPLEX_STREAMED."""
-        try:
-            return self.exchange.receive(message)
-        except Exception as error:  # noqa: BLE001 - logged by _fault
-            return self.exchange.fail(self._shared.fault(error))
-
-    def _settled(self) -> list[bytes] | None:
-        """What the request leads to; None: it has to wait, see _waited()."""
-        try:
-            return self._settle()
-        except Exception as error:  # noqa: BLE001 - as above
-            return self.exchange.fail(self._shared.fault(error))
-
-    def _settle(self) -> list[bytes] | None:
+    def _settle(self, asks: Request) -> list[bytes] | None:
         shared, exchange = self._shared, self.exchange
-        request = exchange.asks
-        assert request is not None
         began = time.perf_counter()
         now = time.monotonic()
         try:
-            request = request.looked_up(shared.resolver.resolve(request, now))
+            request = asks.looked_up(shared.resolver.resolve(asks, now))
         except UnknownModel as error:
             return self._refuse(unknown_model(error.model))
         outcome = shared.room.enter(request, now, exchange.hurried)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import xxhash
@@ -32,6 +33,7 @@ _ENDS = [
     *range(BLOCK_BYTES, _SHORT_BYTES + 1, BLOCK_BYTES),
     *range(_SHORT_BYTES + LONG_BLOCK_BYTES, LIMIT_BYTES + 1, LONG_BLOCK_BYTES),
 ]
+_PARTS = [slice(begin, end) for begin, end in pairwise([0, *_ENDS])]
 
 
 def block_ends(size: int) -> list[int]:
@@ -41,15 +43,11 @@ def block_ends(size: int) -> list[int]:
 
 def block_hashes(prompt: bytes | memoryview, salt: str = "") -> list[int]:
     """The chained names of the whole blocks of a prompt; `salt` keeps models and adapters apart."""
-    view = memoryview(prompt)
-    digest = xxhash.xxh3_64_intdigest
-    before, begin = digest(salt.encode()), 0
-    hashes = []
-    for end in block_ends(len(view)):
-        before = digest(view[begin:end], before)
-        hashes.append(before)
-        begin = end
-    return hashes
+    if len(prompt) < BLOCK_BYTES:
+        return []
+    view, digest = memoryview(prompt), xxhash.xxh3_64_intdigest
+    before = digest(salt.encode())
+    return [before := digest(view[part], before) for part in _PARTS[: bisect_right(_ENDS, len(view))]]
 
 
 def tokens_until(blocks: int) -> float:
@@ -120,23 +118,37 @@ class PrefixIndex:
             del self._holders[block]
 
     def cached_tokens(self, blocks: Sequence[int]) -> Array | None:
-        """Tokens of the longest common beginning with what each endpoint holds; None if nobody holds any."""
+        """Tokens of the longest common beginning with what each endpoint holds; None if nobody holds any.
+
+        Who holds a block holds all before it, for the last blocks of a prompt are the first to go. So where a
+        beginning ends is found by halving, and a prompt that is held whole by the look at its last block.
+        """
         holders = self._holders
         alive = holders.get(blocks[0], 0) if blocks else 0
         if not alive:
             return None
         cached = np.zeros(self._width())
-        for at in range(1, len(blocks)):
-            still = holders.get(blocks[at], 0) & alive
-            if still != alive:
-                cached[self._bits(alive & ~still)] = tokens_until(at)
-                alive = still
-                if not alive:
-                    break
-        else:
-            cached[self._bits(alive)] = tokens_until(len(blocks))
+        at = 1
+        while alive and at <= len(blocks):
+            at = self._held_until(blocks, alive, at)
+            still = holders.get(blocks[at], 0) & alive if at < len(blocks) else 0
+            cached[self._bits(alive & ~still)] = tokens_until(at)
+            alive, at = still, at + 1
         tokens: Array = cached[self._order]
         return tokens
+
+    def _held_until(self, blocks: Sequence[int], alive: int, least: int) -> int:
+        """How many blocks all of these hold; it is known that they hold so many at least."""
+        get, most = self._holders.get, len(blocks)
+        if get(blocks[-1], 0) & alive == alive:
+            return most
+        while most - least > 1:
+            half = (least + most) // 2
+            if get(blocks[half - 1], 0) & alive == alive:
+                least = half
+            else:
+                most = half
+        return least
 
     def _width(self) -> int:
         return 8 * (len(self._held) // 8 + 1)

@@ -146,3 +146,19 @@ def test_the_index_is_as_a_list_of_prompts_would_be(plan: list[tuple[str, int, l
 
 def _common(one: list[int], other: list[int]) -> int:
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.lists(st.integers(0, 2), min_size=1, max_size=7)), max_size=40))
+def test_who_holds_a_block_holds_all_before_it_however_little_fits(sent: list[tuple[str, list[int]]]) -> None:
+    held = index("a", "b", "c", kv_tokens=5 * BLOCK_TOKENS)
+    for name, seeds in sent:
+        held.add(name, block_hashes(text(*seeds)))
+
+    for _, seeds in sent:
+        blocks = block_hashes(text(*seeds))
+        one_by_one = [sum(block in held._held[held._slots[name]] for block in blocks) for name in "abc"]
+        cached = held.cached_tokens(blocks)
+        assert (cached.tolist() if cached is not None else [0.0] * 3) == [count * BLOCK_TOKENS for count in one_by_one]
+        for name in "abc":
+            holds = [block in held._held[held._slots[name]] for block in blocks]
+            assert holds == sorted(holds, reverse=True)
