@@ -38,7 +38,7 @@ from controller.policies import speed
 from controller.policies.fleet import Fleet
 from controller.policies.parts import COUNT_LIMIT_S, ENGINE
 
-LEARN_S = 0.1  # between two looks at the pods' speeds
+LEARN_S, LEARN_IDLE_S = 0.1, 1.0  # between two looks at the pods' speeds, and where nothing is in flight
 OUTPUT_WEIGHT = 0.01  # of one answer in the mean of their lengths
 OUTPUTS = 20  # answers between two looks at it
 OUTPUT_MOST = 100_000.0
@@ -288,7 +288,7 @@ class Table:
         if node.aged and now - node.true_at_s <= COUNT_LIMIT_S:
             node.aged = False
             self._evaluate_all(node, now)
-        if now - self.fleet.learned_at_s >= LEARN_S:
+        if now - self.fleet.learned_at_s >= (LEARN_S if self._measured_load else LEARN_IDLE_S):
             self._learn(now)
 
     def _learn(self, now: float) -> None:

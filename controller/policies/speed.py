@@ -32,6 +32,7 @@ DOUBT_S = 2.0  # for which a count is not believed that shows such a leap
 STEP_S = 1.0  # as old as the gaps are in the mean
 FORGET_S = 5.0  # in which a pace that nothing confirms is forgotten
 QUEUE_S = 5.0  # for which a queue's turns are remembered
+SEEN_MOST_S = 0.25  # what is seen now is not taken to have been so for longer, however long nobody looked
 
 
 def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
@@ -39,18 +40,19 @@ def learn(fleet: Fleet, engine: Engine = ENGINE) -> None:
     passed_s = fleet.now_s - fleet.learned_at_s
     if passed_s <= 0.0:
         return
+    seen_s = min(passed_s, SEEN_MOST_S)
     fleet.learned_at_s = fleet.now_s
     fleet.sent_rate *= math.exp(-passed_s / SENT_S)
     _warm_up(fleet)
-    _follow_counts(fleet, passed_s)
-    _follow_queues(fleet, passed_s)
-    measured, weight = _measure(fleet, engine, passed_s)
-    _follow_pace(fleet, measured, weight, passed_s)
+    _follow_counts(fleet, seen_s)
+    _follow_queues(fleet, passed_s, seen_s)
+    measured, weight = _measure(fleet, engine, seen_s)
+    _follow_pace(fleet, measured, weight, passed_s, seen_s)
     if (measured > 0.0).any():
-        _compare(fleet, passed_s)
+        _compare(fleet, seen_s)
 
 
-def _follow_pace(fleet: Fleet, measured: Array, weight: Array, passed_s: float) -> None:
+def _follow_pace(fleet: Fleet, measured: Array, weight: Array, passed_s: float, seen_s: float) -> None:
     """Paces go towards what is measured; without a measurement back to the median.
 
     A pod taken for slow is sent little, so that nothing might ever tell that it is not: its first gaps are those of a
@@ -59,7 +61,7 @@ def _follow_pace(fleet: Fleet, measured: Array, weight: Array, passed_s: float) 
     pace = np.where(fleet.pace > 0.0, fleet.pace, fleet.pool_pace)
     known = measured > 0.0
     aim = np.where(known, measured, float(np.median(pace)))
-    follow, forget = 1.0 - math.exp(-passed_s / PACE_S), 1.0 - math.exp(-passed_s / FORGET_S)
+    follow, forget = 1.0 - math.exp(-seen_s / PACE_S), 1.0 - math.exp(-passed_s / FORGET_S)
     fleet.pace[:] = pace + np.where(known, weight * follow, forget) * (aim - pace)
 
 
@@ -112,7 +114,7 @@ def _doubt_leaps(fleet: Fleet) -> None:
     fleet.unmoved_s[doubted] = np.maximum(fleet.unmoved_s[doubted], FROZEN_S)
 
 
-def _follow_queues(fleet: Fleet, passed_s: float) -> None:
+def _follow_queues(fleet: Fleet, passed_s: float, seen_s: float) -> None:
     """For how long somebody waited, by what is seen now, and who had his turn."""
     kept = math.exp(-passed_s / QUEUE_S)
     fleet.queue_busy_s *= kept
@@ -121,7 +123,7 @@ def _follow_queues(fleet: Fleet, passed_s: float) -> None:
     with np.errstate(invalid="ignore"):
         queue = queue_of(fleet.waiting, fleet.in_flight, fleet.whole_share, np.maximum)
     waits = fresh & (queue >= 1.0) & (queue <= MOST_REQUESTS)
-    fleet.queue_busy_s[waits] += passed_s
+    fleet.queue_busy_s[waits] += seen_s
     with np.errstate(invalid="ignore"):
         turns = fleet.answered - fleet.answered_before
     turns = np.where(fresh & (turns > 0.0) & (turns <= MOST_REQUESTS), turns, 0.0)

@@ -356,6 +356,18 @@ def test_the_queue_of_times_does_not_grow_with_frames() -> None:
     assert len(made._dues) < 200
 
 
+def test_an_idle_pool_is_learned_from_less_often() -> None:
+    made = table(pod("a"))
+    looks = []
+    for step in range(40):
+        now, busy = 1.0 + step * 0.125, step >= 20
+        made.apply(frame({"a": kernel(int(busy), at=now)}, at=now), now)
+        looks += [busy] if made.fleet.learned_at_s == now else []
+
+    assert looks.count(False) in (2, 3)
+    assert looks.count(True) >= 18
+
+
 def test_load_is_exact_under_a_simulated_stream_of_requests() -> None:
     """Own picks only, so the truth is known: the requests under way, however the frames lag."""
     rng = Random(7)

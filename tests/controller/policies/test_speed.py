@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from controller.policies.fleet import Fleet
 from controller.policies.parts import ENGINE, FROZEN_S, count
-from controller.policies.speed import DOUBT_S, LEAP, SENT_S, WARM_ANSWERS, learn, sent
+from controller.policies.speed import DOUBT_S, LEAP, SEEN_MOST_S, SENT_S, WARM_ANSWERS, learn, sent
 from tests.controller.policies.fleets import NOW_S, any_fleets, measured
 
 STEP_S = 0.05
@@ -224,3 +224,19 @@ def test_long_contexts_are_no_slowness() -> None:
         learn(pool)
 
     assert pool.speed.tolist() == [1.0] * 4
+
+
+def test_what_is_seen_after_a_long_time_is_not_taken_to_have_been_so_all_the_time() -> None:
+    """A controller that was held up, or had nothing to look at, does not doubt a count because of that."""
+    pool = measured([4, 4], [1, 1], low_gap_s=[step_s(measured([4]), 0)] * 2)
+    live(pool, [1, 1], 2.0)
+    pool.low_gap_s[1] *= 3.0
+    pool.now_s += 5.0
+    pool.kernel_at_s[:] = pool.now_s
+    sent(pool, 0, 100.0)
+    before = pool.queue_busy_s.copy()
+    learn(pool)
+
+    assert pool.unmoved_s[0] < FROZEN_S
+    assert (pool.queue_busy_s <= before + SEEN_MOST_S).all()
+    assert pool.pace[1] < 2.0
