@@ -17,7 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -149,7 +149,7 @@ class Bench:
         self.turn += 1
         exchange = self.timed("read messages", lambda: _read(sent))
         asks = exchange.asks
-        request = self.timed("resolve", lambda: replace(asks, resolved=self.resolver.resolve(asks, self.now)))
+        request = self.timed("resolve", lambda: asks.looked_up(self.resolver.resolve(asks, self.now)))
         pick = self.timed("pick", lambda: self.room.enter(request, self.now, exchange.hurried))
         series = self.timed("count", lambda: self.counts.picked(request, 1e-5, size_bytes=exchange.size_bytes))
         self.timed("answer", lambda: exchange.answer(pick.destination, request.resolved.rewrite))

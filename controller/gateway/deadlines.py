@@ -58,10 +58,12 @@ class Deadlines:
         self._limit_s = limit_s
         self._open: dict[Deadline, None] = {}  # oldest first
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one that all tasks are of
 
     def begin(self) -> Deadline:
         """For the current task, from now on."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop = self._loop = self._loop or asyncio.get_running_loop()  # to ask for it is a system call
+        task = asyncio.current_task(loop)
         assert task is not None
         begun = Deadline(task, loop.time() + self._limit_s, self._open)
         self._open[begun] = None
