@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import urlsplit
 
+from agent.forms import daemonset, interval, kubelet, name, names, port, sampling_interval, share, url
 from agent.steering.flags import add_flags
 
 PIN_ROOT = Path("/sys/fs/bpf/sonde")  # as agent.kernel.pins has it; named here so that --help loads no kernel code
-SHORTEST_INTERVAL_S = 0.001
-LONGEST_SAMPLING_S = 1.0  # controllers take counts older than a few seconds for unknown
-_GO_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_GO_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +81,6 @@ class StatusConfig:
 Config = RunConfig | LoadConfig | UnloadConfig | CheckConfig | CertsConfig | StatusConfig
 
 
-def duration_s(text: str) -> float:
-    """Seconds of a duration in Go's form, such as 50ms, 1s or 1m30s. Raises ValueError."""
-    parts = list(_GO_PART.finditer(text))
-    if text == "0":
-        return 0.0
-    if not parts or "".join(part[0] for part in parts) != text:
-        raise ValueError(f"{text!r} is no duration such as 50ms, 1s or 1m30s")
-    return sum(float(part[1]) * _GO_UNITS_S[part[2]] for part in parts)
-
-
 def parse(arguments: Sequence[str]) -> Config:
     """The configuration of one command. Faults print one line to stderr and exit with status 2."""
     flags = _parser().parse_args(arguments)
@@ -145,52 +130,6 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _interval(text: str) -> float:
-    try:
-        seconds = duration_s(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if seconds < SHORTEST_INTERVAL_S:
-        raise argparse.ArgumentTypeError(f"{text} is below the shortest interval, {SHORTEST_INTERVAL_S * 1000:g}ms")
-    return seconds
-
-
-def _sampling_interval(text: str) -> float:
-    seconds = _interval(text)
-    if seconds > LONGEST_SAMPLING_S:
-        raise argparse.ArgumentTypeError(f"{text} is above the longest interval, {LONGEST_SAMPLING_S:g}s")
-    return seconds
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no share of a core such as 0.1")
-    return share
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port number 0..65535")
-    return int(text)
-
-
-def _name(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("the name is empty")
-    return text
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name for name in text.split(",") if name)
-    if not names:
-        raise argparse.ArgumentTypeError("expected names with commas between them")
-    return names
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sonde-agent",
@@ -209,34 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _url(text: str) -> str:
-    try:
-        split = urlsplit(text)
-        good = split.scheme == "http" and bool(split.hostname) and (split.port is None or split.port > 0)
-    except ValueError:
-        good = False
-    if not good:
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as http://10.0.0.1:9400/metrics")
-    return text
-
-
-def _daemonset(text: str) -> tuple[str, str]:
-    namespace, _, name = text.partition("/")
-    if not namespace or not name or "/" in name:
-        raise argparse.ArgumentTypeError(f"{text!r} is no NAMESPACE/NAME")
-    return namespace, name
-
-
 def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--health-port", type=_port, default=9433, help="of the agent (default %(default)s)")
-
-
-def _kubelet(text: str) -> str:
-    split = urlsplit(text)
-    if split.scheme not in ("https", "http") or not split.hostname:
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as https://10.0.0.1:10250")
-    return text
+    parser.add_argument("--health-port", type=port, default=9433, help="of the agent (default %(default)s)")
 
 
 def _add_devices(parser: argparse.ArgumentParser) -> None:
@@ -245,8 +159,8 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
     add(
         "--nvml", action="store_true", help="read GPUs by NVIDIA's library (package nvidia-ml-py); soft where it is not"
     )
-    add("--dcgm-exporter", type=_url, metavar="URL", help="page of DCGM's exporter on this node")
-    add("--npu-exporter", type=_url, metavar="URL", help="page of Huawei's npu-exporter on this node")
+    add("--dcgm-exporter", type=url, metavar="URL", help="page of DCGM's exporter on this node")
+    add("--npu-exporter", type=url, metavar="URL", help="page of Huawei's npu-exporter on this node")
 
 
 def _add_pin_root(parser: argparse.ArgumentParser) -> None:
@@ -288,7 +202,7 @@ def _add_unload(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attach-cgroup", type=Path, metavar="DIR", help="accepted as by load; the pins tell where")
     parser.add_argument(
         "--when-deleted",
-        type=_daemonset,
+        type=daemonset,
         metavar="NAMESPACE/NAME",
         help="only if this DaemonSet is not there any more, or is being deleted; an update leaves the programs",
     )
@@ -313,10 +227,10 @@ def _add_certs(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--out", type=Path, metavar="DIR", help="write agent/, controller/ and ca/ there")
     where.add_argument("--keep", action="store_true", help="keep the Secrets of the API server, renewed, until stopped")
     where.add_argument("--print", action="store_true", help="print Secrets for kubectl apply -f - (the default)")
-    parser.add_argument("--namespace", type=_name, default="sonde-system", metavar="NAME", help="the agents' namespace")
+    parser.add_argument("--namespace", type=name, default="sonde-system", metavar="NAME", help="the agents' namespace")
     parser.add_argument(
         "--controller-namespaces",
-        type=_names,
+        type=names,
         default=("default",),
         metavar="NAME,...",
         help="namespaces of controllers, each gets a Secret (default: default)",
@@ -328,7 +242,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--node-name",
-        type=_name,
+        type=name,
         default=socket.gethostname().lower(),
         metavar="NAME",
         help="spec.nodeName of the pods to measure (default: the host's name, as kubelet has it)",
@@ -342,14 +256,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_kubeconfig(parser)
     add(
         "--kubelet",
-        type=_kubelet,
+        type=kubelet,
         metavar="URL",
         help="ask this kubelet for the node's pods each 5 s instead of watching them on the API server",
     )
     add("--kubelet-ca", type=Path, metavar="FILE", help="CA of its certificate (default: it is not verified)")
     add(
         "--namespaces",
-        type=_names,
+        type=names,
         default=(),
         metavar="NAME,...",
         help="watch only these namespaces of the API server, so that Roles suffice (default: all)",
@@ -366,7 +280,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--plain-text", action="store_true", help="serve the stream without TLS also beyond loopback")
     add(
         "--health-port",
-        type=_port,
+        type=port,
         default=9433,
         help="/healthz and /readyz, and /nodez for callers on the node, 0 for any (default %(default)s)",
     )
@@ -374,25 +288,25 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--without-kernel", action="store_true", help="measure nothing in the kernel: engines' pages and devices only")
     _add_devices(parser)
     add("--metrics-bind", metavar="ADDRESS", help="address of the metrics; 127.0.0.1 closes them (default: --bind)")
-    add("--port", type=_port, default=9431, help="gRPC port of the stream, 0 for any (default %(default)s)")
-    add("--metrics-port", type=_port, default=9432, help="Prometheus port, 0 for any (default %(default)s)")
+    add("--port", type=port, default=9431, help="gRPC port of the stream, 0 for any (default %(default)s)")
+    add("--metrics-port", type=port, default=9432, help="Prometheus port, 0 for any (default %(default)s)")
     add(
         "--interval",
-        type=_sampling_interval,
+        type=sampling_interval,
         default=0.02,
         metavar="DURATION",
         help="between two reads of the kernel's counts (default 20ms)",
     )
     add(
         "--engine-interval",
-        type=_interval,
+        type=interval,
         default=1.0,
         metavar="DURATION",
         help="between two reads of a busy engine's metrics page; idle ones are read a thirtieth as often (default 1s)",
     )
     add(
         "--kernel-share",
-        type=_share,
+        type=share,
         default=0.1,
         metavar="SHARE",
         help="of one core, that the kernel programs may take; above it they leave things out: HTTP/2, then write and "

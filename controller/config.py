@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.engines.places import METRICS, is_path
+from agent.forms import duration_s, port
 from controller.forms import GROUP_03, own_form
 from controller.gateway.modes import ASSUMED_MODES
 from controller.gateway.tls import CERTIFICATE, KEY
@@ -19,9 +20,6 @@ from controller.policies.registry import POLICIES
 SHORTEST_REFRESH_S = 0.001
 SMALLEST_BODY_MEMORY_BYTES = 1 << 20
 MOST_ENDPOINTS = 16  # a header and a retry policy have no use for more
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+")
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
 _SIZE = re.compile(r"([0-9]{1,15})(|k|M|G|Ki|Mi|Gi)")
 _SIZES = {"": 1, "k": 1000, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 # as Go's strconv.ParseBool, whose forms the field's manifests use
@@ -153,24 +151,11 @@ def _fault(config: Config) -> str | None:
     return None
 
 
-def duration_s(text: str) -> float:
-    """Seconds of a duration in Go's form, such as 50ms, 1s or 1m30s."""
-    if not _DURATION.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 50ms, 1s or 1m30s")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
-
-
 def _refresh(text: str) -> float:
     seconds = duration_s(text)
     if seconds < SHORTEST_REFRESH_S:
         raise argparse.ArgumentTypeError(f"{text} is below the shortest interval, {SHORTEST_REFRESH_S * 1000:g}ms")
     return seconds
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port number 0..65535")
-    return int(text)
 
 
 def _count(text: str) -> int:
@@ -258,9 +243,9 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of ca.crt, tls.crt and tls.key for the agents' streams, read again when they change",
     )
     add("--agent-plain-text", action="store_true", help="follow agents beyond loopback without TLS")
-    add("--grpc-port", type=_port, default=9002, metavar="PORT", help="ext_proc; 0 lets the system choose")
-    add("--grpc-health-port", type=_port, default=9003, metavar="PORT", help="gRPC health")
-    add("--metrics-port", type=_port, default=9090, metavar="PORT", help="Prometheus, and the live page")
+    add("--grpc-port", type=port, default=9002, metavar="PORT", help="ext_proc; 0 lets the system choose")
+    add("--grpc-health-port", type=port, default=9003, metavar="PORT", help="gRPC health")
+    add("--metrics-port", type=port, default=9090, metavar="PORT", help="Prometheus, and the live page")
     add("--metrics-bind", type=_ip, metavar="IP", help="address of the metrics; 127.0.0.1 closes them; else as --bind")
     add("--bind", type=_ip, default="0.0.0.0", metavar="IP", help="address of all ports")
     _truth_flag(add, "--secure-serving", True, "TLS on the ext_proc port")
@@ -279,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--model-server-metrics-port",
-        type=_port,
+        type=port,
         default=0,
         metavar="PORT",
         help="of the pages that this controller reads itself, tried before where labels and annotations say; 0: the "
@@ -355,10 +340,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="explain each Nth pick in the log and at /debug/explain on the metrics port; 0: none",
     )
-    add("--agent-port", type=_port, default=9431, metavar="PORT", help="where agents serve their stream")
+    add("--agent-port", type=port, default=9431, metavar="PORT", help="where agents serve their stream")
     add(
         "--weights-port",
-        type=_port,
+        type=port,
         default=0,
         metavar="PORT",
         help="where agents get the weights of connections that no gateway picks for, as for their own stream by mutual "

@@ -15,9 +15,10 @@ import yaml
 
 from agent.cluster.fields import Fields, ObjectError, shown
 from agent.engines.places import METRICS, Told, is_path
+from agent.forms import duration_s
 from controller.choosing.admission import Weights
 from controller.choosing.saturation import Limits
-from controller.config import MOST_ENDPOINTS, duration_s
+from controller.config import MOST_ENDPOINTS
 
 KIND = "EndpointPickerConfig"
 # The place of each in the weights; older names beside those of now.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import PIN_ROOT, duration_s, parse
+from agent.config import PIN_ROOT, parse
+from agent.forms import duration_s
 from agent.kernel import pins
 
 
@@ -34,5 +36,5 @@ def test_an_empty_node_name_is_refused_in_one_line(capsys: pytest.CaptureFixture
 
 @given(st.text("0123456789.smhunµ -٣", max_size=8))
 def test_any_text_is_a_duration_of_zero_or_more_or_refused(text: str) -> None:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ArgumentTypeError):
         assert duration_s(text) >= 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
-from agent.config import CheckConfig, LoadConfig, RunConfig, UnloadConfig, duration_s, parse
+from agent.config import CheckConfig, LoadConfig, RunConfig, UnloadConfig, parse
+from agent.forms import duration_s
 
 RUN = ["run", "--manifests", "/m"]
 
@@ -21,7 +23,7 @@ def test_durations_are_written_as_in_go(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "20", "ms", "20 ms", "-1s", "1s1", "1d", "nan"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no duration"):
+    with pytest.raises(ArgumentTypeError, match="no duration"):
         duration_s(text)
 
 
