@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 from msgspec.structs import astuple
 
 from controller.requests.paths import Kind
@@ -21,7 +20,6 @@ IMAGE_TOKENS = 800.0  # of a picture in the usual sizes
 _DATA_URL = re.compile(rb'"data:[^"]*"')
 _MOST_TOKENS = 10_000_000
 LONG_BYTES = 4096
-_A, _COLON = b"a:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,9 @@ def read(kind: Kind, body: bytes | None, fields: Fields | None = None) -> Prompt
     parts = [_part(raw) for raw in found[_PROMPT] if raw is not _ABSENT]
     output = 0.0 if kind is Kind.EMBEDDINGS else _limit(found[_LIMITS])
     text = parts[0] if len(parts) == 1 else b"".join(parts)
-    return Prompt(sum(map(_tokens, parts)), output, text, bytes(found[_STREAM]) == b"true")
+    may_show = b"data:" in body  # a look for these five takes a fifth of one for all that makes a picture
+    tokens = sum([_tokens(part, may_show) for part in parts])
+    return Prompt(tokens, output, text, bytes(found[_STREAM]) == b"true")
 
 
 def _part(raw: msgspec.Raw) -> bytes | memoryview:
@@ -85,22 +85,12 @@ def _part(raw: msgspec.Raw) -> bytes | memoryview:
     return view if len(view) >= LONG_BYTES else bytes(view)
 
 
-def _tokens(raw: bytes | memoryview) -> float:
+def _tokens(raw: bytes | memoryview, may_show: bool) -> float:
     """Of one field as JSON has it: a text, texts, messages, or numbers that are tokens already."""
     if raw[:1] == b"[" and bytes(raw[1:32]).lstrip()[:1].isdigit():
         return bytes(raw).count(b",") + 1.0
-    pictures = [found.end() - found.start() for found in _DATA_URL.finditer(raw)] if _has_picture(raw) else []
+    pictures = [found.end() - found.start() for found in _DATA_URL.finditer(raw)] if may_show else []
     return max(0.0, (len(raw) - sum(pictures)) / TOKEN_BYTES) + IMAGE_TOKENS * len(pictures)
-
-
-def _has_picture(raw: bytes | memoryview) -> bool:
-    """Whether a text begins with "data:". Of a long field numpy looks first for "a:", at ten times the speed."""
-    if len(raw) >= LONG_BYTES:
-        text = np.frombuffer(raw, np.uint8)
-        colons = (text[1:] == _COLON).nonzero()[0]
-        if not (text[colons] == _A).any():
-            return False
-    return b'"data:' in bytes(raw)
 
 
 def _limit(found: Sequence[msgspec.Raw]) -> float | None:

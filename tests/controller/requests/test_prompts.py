@@ -10,7 +10,7 @@ from controller.gateway.reading import Head
 from controller.requests.asking import asked
 from controller.requests.openai import read as decoded
 from controller.requests.paths import Kind
-from controller.requests.prompts import IMAGE_TOKENS, LONG_BYTES, _has_picture, read
+from controller.requests.prompts import IMAGE_TOKENS, LONG_BYTES, read
 
 TEXT = "word " * 400
 
@@ -107,14 +107,18 @@ def test_a_request_tells_whether_its_answer_comes_by_and_by(fields: dict[str, ob
     assert prompt.streams is streams
 
 
-MARKS = st.sampled_from([b'"data:', b'"data', b"data:", b'a:"data:', b"", b'"dat:'])
+MARKS = st.sampled_from(['"data:', '"data', "data:", 'a:"data:', "", '"dat:'])
 
 
-@given(st.binary(max_size=40), MARKS, st.binary(max_size=9))
-def test_a_picture_in_a_long_text_is_found_as_in_a_short_one(before: bytes, mark: bytes, after: bytes) -> None:
-    text = before * 200 + mark + after
+@given(st.text(max_size=40), MARKS, st.text(max_size=9))
+def test_a_picture_in_a_long_text_is_found_as_in_a_short_one(before: str, mark: str, after: str) -> None:
+    text = before + mark + after
+    short, long = (read(Kind.CHAT, body(messages=[text, " " * size])) for size in (0, LONG_BYTES))
 
-    assert _has_picture(text + b" " * LONG_BYTES) == (b'"data:' in text)
+    assert short is not None
+    assert long is not None
+    assert (short.tokens >= IMAGE_TOKENS) == ('"data:' in json.dumps(text))
+    assert long.tokens == short.tokens + LONG_BYTES / 4
 
 
 def test_a_body_is_not_decoded_twice() -> None:
