@@ -49,7 +49,7 @@ class Access:
     def open(
         self, path: str, headers: Mapping[str, str], read_s: float, method: str = "GET", body: bytes | None = None
     ) -> Any:
-        """A urllib3 response whose body is not read yet. Raises urllib3's errors.
+        """A urllib3 response whose body is not read yet. Raises urllib3's errors, and OSError without credentials.
 
         The library renews tokens when it is asked for the Authorization header: a service account's each minute, those
         of kubeconfig plugins when they expire.
@@ -67,8 +67,12 @@ class Access:
         )
 
     def _authorization(self) -> dict[str, str]:
-        settings: list[Any] = list(self._configuration.auth_settings().values())
-        return {each["key"]: each["value"] for each in settings if each["in"] == "header" and each["value"]}
+        try:
+            settings: list[Any] = list(self._configuration.auth_settings().values())
+        except ConfigException as error:  # the file of a token was just empty
+            raise OSError(f"no credentials: {error}") from error
+        found = {each["key"]: each["value"] for each in settings if each["in"] == "header" and each["value"]}
+        return {key: value.strip() for key, value in found.items()}  # a token's file may end in a new line
 
 
 def find(kubeconfig: Path | None = None, environ: Mapping[str, str] = os.environ) -> Access:

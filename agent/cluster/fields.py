@@ -70,7 +70,7 @@ class Fields:
     def number(self, key: str, low: int, high: int, default: int | None = None) -> int:
         value = self._get(key, int, f"a whole number {low}..{high}", default)
         if not low <= value <= high and self.values.get(key) is not None:
-            raise self.fault(key, f"expected a whole number {low}..{high}, got {value}")
+            raise self.fault(key, f"expected a whole number {low}..{high}, got {shown(value)}")
         return value
 
     def fields(self, key: str, optional: bool = False) -> Fields:
@@ -97,5 +97,8 @@ class Fields:
 
 
 def shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than some thousand digits; YAML can have one in hexadecimal
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -182,15 +182,28 @@ def _parse(path: str, file: _File) -> None:
 
 
 def _documents(content: bytes) -> list[object]:
-    """The documents of a file, with the items of a List (`kubectl get -o yaml`) in its place."""
+    """The documents of a file, with the items of a list (`kubectl get -o yaml`) in its place."""
     documents: list[object] = []
     for document in yaml.load_all(content, Loader=_Loader):  # a SafeLoader
         if document is None:
             continue
-        is_list = isinstance(document, dict) and document.get("kind") == "List"
-        items = document.get("items") if is_list else None
-        documents += items if isinstance(items, list) else [document]
+        items = _items(document)
+        documents += [document] if items is None else items
     return documents
+
+
+def _items(document: object) -> list[object] | None:
+    """Of a List; of a PodList and its like too, whose items need not say what they are, as in the API's own answers."""
+    kind = document.get("kind") if isinstance(document, dict) else None
+    items = document.get("items") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(kind, str) or not isinstance(items, list):
+        return None
+    if kind == "List":
+        return items
+    if not kind.endswith("List"):
+        return None
+    told = {"apiVersion": document.get("apiVersion"), "kind": kind.removesuffix("List")}
+    return [{**told, **item} if isinstance(item, dict) else item for item in items]
 
 
 def _one_line(error: Exception) -> str:

@@ -246,13 +246,14 @@ def _active_ports(annotations: Fields) -> frozenset[int] | None:
     if key is None:
         return None
     parts = [part.strip() for part in annotations.text(key, default="").split(",") if part.strip()]
-    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= 65535 for part in parts):
+    if not all(part.isascii() and part.isdigit() and len(part) <= 5 and 1 <= int(part) <= 65535 for part in parts):
         raise annotations.fault(key, f"expected ports such as 8000,8001, got {shown(annotations.values[key])}")
     return frozenset(int(part) for part in parts)
 
 
 def _ip(status: Fields) -> str | None:
-    text = status.text("podIP", default="")
+    """The first of its addresses, which podIP repeats."""
+    text = status.text("podIP", default="") or next((one.text("ip") for one in status.items("podIPs")), "")
     if not text:
         return None
     try:

@@ -81,11 +81,11 @@ def _is_tcp(port: Fields) -> bool:
 
 def _port(port: Fields) -> ServicePort:
     number, target = port.number("port", 1, 65535), port.values.get("targetPort")
-    if isinstance(target, str) and not target.isdigit():
-        return ServicePort(port.text("name", default=""), number, target)
-    if isinstance(target, str):
+    if isinstance(target, str) and target.isascii() and target.isdigit() and len(target) <= 5:
         target = int(target)
-    if target is not None and (not isinstance(target, int) or not 1 <= target <= 65535):
+    if isinstance(target, str):
+        return ServicePort(port.text("name", default=""), number, target)
+    if target is not None and (isinstance(target, bool) or not isinstance(target, int) or not 1 <= target <= 65535):
         raise port.fault("targetPort", f"expected a port's number or name, got {shown(target)}")
     return ServicePort(port.text("name", default=""), number, target or number)
 

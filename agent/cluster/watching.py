@@ -124,25 +124,25 @@ class Watching:
     def _run(self) -> None:
         while not self._stopping.is_set():
             began_s, events = time.monotonic(), self.health.events
-            delay_s = None
+            asked_s = 0.0
             try:
                 self._round()
             except Expired as error:
                 self._mirror.version, self._consistent = "", True
                 log.info("%s: %s: listing again", self.collection, error)
             except (ApiError, Refused) as error:
-                delay_s = self._note(error)
+                asked_s = self._note(error)
             self._count(time.monotonic() - began_s, self.health.events > events)
-            self._stopping.wait(self._delay_s() if delay_s is None else delay_s)
+            self._stopping.wait(self._delay_s(asked_s))
 
     def _count(self, lasted_s: float, had_events: bool) -> None:
         """A round that ends soon is a failure, whatever ended it: a server may close each watch at once."""
         self._failures = 0 if lasted_s >= self.pace.steady_s else 1 if had_events else self._failures + 1
 
-    def _delay_s(self) -> float:
-        if not self._failures:
-            return 0.0
-        return backoff_s(self._failures, self.rng, self.pace.first_s, self.pace.most_s)
+    def _delay_s(self, asked_s: float = 0.0) -> float:
+        """At least as long as the server asks for, within reason: it may ask for no pause at all, or for a day."""
+        own_s = backoff_s(self._failures, self.rng, self.pace.first_s, self.pace.most_s) if self._failures else 0.0
+        return max(own_s, min(asked_s, self.pace.most_s) * self.rng.uniform(1.0, 1.2))
 
     def _round(self) -> None:
         """A list where one is due, then one watch to its end."""
@@ -227,10 +227,10 @@ class Watching:
             log.info("%s: served again", self.collection)
         self.health.problem, self.health.absent, self._absent_since_s = "", False, None
 
-    def _note(self, error: Exception) -> float | None:
-        """Says a new kind of problem once; returns how long to wait where the answer tells."""
+    def _note(self, error: Exception) -> float:
+        """Says a new kind of problem once; returns how long the answer asks to wait."""
         if self._stopping.is_set():
-            return None
+            return 0.0
         status = error.status if isinstance(error, ApiError) else None
         kind = f"status {status}" if status else "no answer"
         if not self.health.problem.startswith(kind):
@@ -243,7 +243,7 @@ class Watching:
             self._absent(status)
         if status in (http.BAD_REQUEST, http.NOT_FOUND) or isinstance(error, Refused):
             self._mirror.version = ""
-        return error.retry_after_s if isinstance(error, ApiError) else None
+        return (error.retry_after_s or 0.0) if isinstance(error, ApiError) else 0.0
 
     def _meanwhile(self, status: int | None) -> str:
         if status == http.NOT_FOUND and not self.health.synced:

@@ -127,13 +127,17 @@ def _figures(page: Page, engine: Engine, figures: Sequence[Figure]) -> list[floa
 def _figure(sample: Sample, figure: Figure) -> float | None:
     if figure.label is None:
         return sample.value
-    text = label(sample, figure.label)
+    return _digits(label(sample, figure.label))
+
+
+def _digits(text: str | None) -> float | None:
     return float(text) if text and text.isascii() and text.isdigit() else None
 
 
 def _whole(values: list[float | None], join: Callable[[list[float]], float]) -> int | None:
     known = [value for value in values if value is not None and 0 < value < _COUNT_LIMIT]
-    return int(join(known)) if values and len(known) == len(values) else None
+    whole = join(known) if values and len(known) == len(values) else _COUNT_LIMIT
+    return int(whole) if whole < _COUNT_LIMIT else None
 
 
 def _adapters(page: Page, engine: Engine) -> tuple[tuple[str, ...], tuple[str, ...], int | None]:
@@ -143,11 +147,10 @@ def _adapters(page: Page, engine: Engine) -> tuple[tuple[str, ...], tuple[str, .
     if engine.adapters is None or not known:
         return (), (), _whole(_figures(page, engine, engine.max_adapters), max)
     now = max(known, key=lambda sample: sample.value or 0.0)
-    most = label(now, engine.adapters.most) or ""
     return (
         _listed(label(now, engine.adapters.running)),
         _listed(label(now, engine.adapters.waiting)),
-        int(most) if most.isascii() and most.isdigit() else None,
+        _whole([_digits(label(now, engine.adapters.most))], max),
     )
 
 

@@ -8,7 +8,8 @@ The load of an endpoint, from the best thing known:
    every change at once and eight times a second that there is none, so a count is as old as the last word of its agent.
    One older than COUNT_LIMIT_S is not used.
 2. engine: running + waiting as the engine's page says, if younger than ENGINE_LIMIT_S, + our picks since; never less
-   than the exchanges we hold open.
+   than the exchanges we hold open. Agents read the pages of idle engines rarely: one that was read since the kernel
+   last saw a request holds for IDLE_PAGE_S.
 3. own: nothing is measured; our own picks.
 
 A word is not taken where it contradicts better knowledge: a kernel that has shown none of several requests of ours
@@ -34,6 +35,7 @@ from controller.policies.speed import WARM_ANSWERS
 
 NODE_FORGOTTEN_S = 2.5  # an agent that is silent for longer is not there
 ENGINE_LIMIT_S = 2.0
+IDLE_PAGE_S = 35.0  # an agent reads an idle engine's page each 30 s; some more for a page that came late
 # Full frames repeat every reading each second; one that was not repeated is no longer the agent's word.
 REPEATED_S = 1.5
 CONTRADICTION_S = 5.0
@@ -68,6 +70,8 @@ class Row:
     node: Node | None = None
     kernel: KernelSignal | None = None
     engine: EngineSignal | None = None
+    paged_at_s: float = -FOREVER  # when the page was true that its agent told last; never: it tells of none
+    busy_at_s: float = -FOREVER  # when the kernel last showed a request, or that one had come and gone
     ledger: Ledger = field(default_factory=Ledger)
     vigil: Vigil = field(default_factory=Vigil)
     failures: Failures = field(default_factory=Failures)
@@ -102,10 +106,16 @@ class Row:
     def fresh_engine(self, now: float) -> EngineSignal | None:
         """The engine's word, unless the kernel has contradicted it for too long."""
         engine = self.engine
-        if engine is None or now > engine.true_at_s + ENGINE_LIMIT_S:
+        if engine is None or not self.holds(engine.true_at_s, now):
             return None
         since = self.contradicted_since_s
         return None if since is not None and now >= since + CONTRADICTION_S else engine
+
+    def holds(self, page_at_s: float, now: float) -> bool:
+        """Whether a page that was true then still is: it is young, or nothing has happened since."""
+        if now <= page_at_s + ENGINE_LIMIT_S:
+            return True
+        return self.busy_at_s < page_at_s and now <= page_at_s + IDLE_PAGE_S and self.fresh_kernel(now) is not None
 
     def evaluate(self, now: float, token_s: float, may_eject: bool) -> None:
         """token_s: time of one prompt token here; may_eject: not too many of the pool are ejected already."""
@@ -120,7 +130,8 @@ class Row:
         self.penalty = self._penalty(state, now)
         dues = [self.ledger.due_s(), self.vigil.due_s(kernel), self.failures.due_s(now)]
         if engine:
-            dues.append(engine.true_at_s + ENGINE_LIMIT_S + 1e-6)
+            young = now <= engine.true_at_s + ENGINE_LIMIT_S
+            dues.append(engine.true_at_s + (ENGINE_LIMIT_S if young else IDLE_PAGE_S) + 1e-6)
         if kernel:
             dues.append(self._old_at_s(kernel, now))
         if now < self.shunned_until_s:
@@ -166,6 +177,8 @@ class Row:
             self._judge(before, kernel, now)
         if starts > 0:
             self.unseen = 0
+        if starts > 0 or kernel.in_flight:
+            self.busy_at_s = kernel.true_at_s
         waiting = round(queue_of(kernel.waiting, kernel.in_flight, whole_share, max))
         self.ledger.answered(waiting, kernel.true_at_s)
         self._warm(kernel)

@@ -299,6 +299,7 @@ class Table:
     def _forget(self, row: Row | None, node: Node, now: float) -> None:
         if row and row.node is node:
             row.kernel = row.node = node.columns = None
+            row.paged_at_s = -FOREVER
             row.fault, row.devices = "", ()
             self._evaluate(row, now)
 
@@ -306,6 +307,7 @@ class Table:
         row = self._by_key.get(report.key)
         if row is None or (row.endpoint.uid and report.uid and row.endpoint.uid != report.uid):
             return
+        row.paged_at_s = report.engine.true_at_s if report.engine else -FOREVER
         if report.engine and (row.engine is None or row.engine.true_at_s < report.engine.true_at_s):
             row.engine = report.engine
         row.fault, row.devices = report.fault, report.devices

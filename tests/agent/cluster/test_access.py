@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from kubernetes import client
 from kubernetes.config import incluster_config
 
 from agent.cluster import access, http
@@ -92,6 +93,25 @@ def test_a_token_that_kubelet_replaced_is_read_when_the_old_one_is_refused(
     finally:
         one.stop()
         one.join(5)
+
+
+def test_a_token_that_is_empty_for_a_moment_is_asked_for_again(
+    server: ApiServer, in_cluster: dict[str, str], tmp_path: Path
+) -> None:
+    def configure() -> client.Configuration:
+        configuration = client.Configuration()
+        files = (str(tmp_path / "token"), str(tmp_path / "ca.crt"))
+        loader = incluster_config.InClusterConfigLoader(*files, environ=in_cluster)
+        loader._token_refresh_period = datetime.timedelta(0)  # else it reads the file each minute
+        loader.load_and_set(configuration)
+        return configuration
+
+    door = access.Access(configure)
+    (tmp_path / "token").write_text("")
+    with pytest.raises(http.ApiError, match="no credentials: Token file exists but empty"):
+        http.get(door, "/api/v1/pods", 5)
+    (tmp_path / "token").write_text("first\n")  # as an editor or a shell leaves it
+    assert http.get(door, "/api/v1/pods", 5)["items"] == []
 
 
 def test_a_server_of_another_ca_is_no_server(server: ApiServer, in_cluster: dict[str, str], tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ def test_the_items_of_a_list_are_objects(folder: Folder) -> None:
     assert addresses(folder.read()).keys() == {"a", "b"}
 
 
+def test_the_items_of_a_list_of_one_kind_need_not_say_it(folder: Folder) -> None:
+    items = [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "kind": "Pod", "apiVersion": "v1"}]
+    (folder.path / "a.json").write_text(json.dumps({"apiVersion": "v1", "kind": "PodList", "items": items}))
+
+    assert addresses(folder.read()).keys() == {"a", "b"}
+
+
 def test_a_changed_a_new_and_a_deleted_file_are_seen(folder: Folder) -> None:
     file = folder.path / "a.yaml"
     file.write_text(pod("a"))
@@ -124,6 +131,15 @@ def test_values_that_cannot_be_what_they_claim_are_one_line(
     assert folder.read() == Cluster()
     (record,) = caplog.records
     assert "a.yaml: no YAML: " in record.getMessage()
+
+
+def test_a_number_too_long_to_be_written_is_one_line(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    text = f"{{apiVersion: v1, kind: Service, metadata: {{name: s}}, spec: {{ports: [{{port: 0x{'f' * 5000}}}]}}}}"
+    (folder.path / "a.yaml").write_text(f"{text}\n---\n{pod('a')}")
+
+    assert addresses(folder.read()).keys() == {"a"}
+    (record,) = caplog.records
+    assert "spec.ports[0].port: expected a whole number 1..65535, got a number of" in record.getMessage()
 
 
 def test_a_pipe_is_not_waited_for(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:

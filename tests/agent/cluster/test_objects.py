@@ -14,6 +14,7 @@ from agent.cluster.objects import (
     Objective,
     Pod,
     Pool,
+    Service,
     Target,
     cluster_of,
     read_object,
@@ -83,6 +84,36 @@ def test_an_ipv6_address_has_one_spelling() -> None:
 
     assert isinstance(found, Pod)
     assert found.ip == "fd00::1"
+
+
+@pytest.mark.parametrize(
+    ("status", "ip"),
+    [
+        ({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}, "10.0.0.1"),
+        ({"podIPs": [{"ip": "FD00::1"}, {"ip": "10.0.0.1"}]}, "fd00::1"),
+        ({"podIPs": []}, None),
+    ],
+)
+def test_of_several_addresses_the_first_is_the_pods(status: object, ip: str | None) -> None:
+    found = read_object(pod(status=status))
+
+    assert isinstance(found, Pod)
+    assert found.ip == ip
+
+
+@pytest.mark.parametrize("ports", ["9" * 5000, "\u00b2", "0", "65536", "-1", "8000;8001"])
+def test_active_ports_that_are_none_are_a_fault(ports: str) -> None:
+    with pytest.raises(ObjectError, match="expected ports such as 8000,8001"):
+        read_object(pod(metadata={"name": "a", "annotations": {"llm-d.ai/active-ports": ports}}))
+
+
+@pytest.mark.parametrize(("target", "read"), [("\u00b2", "\u00b2"), ("9" * 5000, "9" * 5000), ("80", 80), (81, 81)])
+def test_a_services_target_is_a_number_or_a_name(target: object, read: object) -> None:
+    ports = [{"port": 80, "targetPort": target}]
+    found = read_object({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": ports}})
+
+    assert isinstance(found, Service)
+    assert found.ports[0].target == read
 
 
 def test_a_v1_pool_is_read_with_all_its_ports() -> None:

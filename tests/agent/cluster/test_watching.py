@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -244,6 +245,19 @@ def test_a_server_that_closes_each_watch_is_not_asked_without_pause(server: ApiS
         until(lambda: one.health.watches >= 3)
         assert one._failures >= 2
         assert one._delay_s() >= 0.1
+
+
+def test_a_server_that_asks_for_no_pause_or_an_endless_one_is_asked_again_at_our_own_pace(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    refused = [Fault(fits="limit=", status=429, headers={"Retry-After": "0"}) for _ in range(6)]
+    server.faults += [*refused, Fault(fits="limit=", status=503, headers={"Retry-After": "99999"})]
+    server.put(pod("a"))
+    pace = Pace(first_s=0.05, most_s=0.4, steady_s=5)
+    began_s = time.monotonic()
+    with watching(server, tmp_path, pace=pace) as (seen, _):
+        until(lambda: seen.names == {"a"})
+    assert time.monotonic() - began_s >= 0.5 * (0.05 + 0.1 + 0.2 + 4 * 0.4)
 
 
 def test_ten_thousand_pods_are_listed_a_page_at_a_time(server: ApiServer, tmp_path: Path) -> None:

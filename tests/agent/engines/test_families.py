@@ -125,6 +125,16 @@ def test_the_adapters_are_those_of_the_sample_with_the_largest_value() -> None:
     assert read_page(page.encode()).running_adapters == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("most", "read"), [("4", 4), ("4294967295", 4294967295), ("4294967296", None), ("9" * 5000, None)]
+)
+def test_a_number_that_no_frame_can_carry_is_unknown(most: str, read: int | None) -> None:
+    page = f'vllm:num_requests_running 1\nvllm:lora_requests_info{{max_lora="{most}",running_lora_adapters="a"}} 1\n'
+    assert read_page(page.encode()).max_adapters == read
+    ranks = "".join(f'vllm:cache_config_info{{engine="{rank}",num_gpu_blocks="{most}"}} 1\n' for rank in range(2))
+    assert read_page(f"{page}{ranks}".encode()).kv_blocks == (8 if most == "4" else None)
+
+
 def test_a_label_is_read_with_its_escapes() -> None:
     page = b'vllm:num_requests_running{model_name="a\\\\b\\"c\\nd",xmodel_name="x"} 1\n'
     assert read_page(page).models == ('a\\b"c\nd',)

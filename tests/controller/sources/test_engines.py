@@ -12,10 +12,10 @@ import pytest
 
 from agent.engines.places import Told
 from controller.endpoints.table import Table
-from controller.model import EngineScraped, Event
+from controller.model import EngineScraped, EngineSignal, Event, FrameReceived
 from controller.sources.engines import SCRAPES_PER_S, SLOW_S, Engines, is_ours, pause_s
 from tests.conftest import run
-from tests.controller.known import engine, frame, kernel, pod, table
+from tests.controller.known import engine, frame, kernel, pod, report, table
 
 PAGE = b'vllm:num_requests_running{engine="0"} 3.0\nvllm:num_requests_waiting{engine="0"} 4.0\n'
 
@@ -120,3 +120,61 @@ def test_pods_that_the_kernel_measures_still_have_an_engine_to_read() -> None:
     held = table(pod("a"))
     held.apply(frame({"a": kernel(in_flight=1)}, full=True), 0.0)
     assert is_ours(held.rows[0], None, 0.0)
+
+
+def due(engines: Engines, now: float) -> bool:
+    return bool(engines._due(now))
+
+
+def heard(held: Table, now: float, page: EngineSignal | None, **counts: int) -> None:
+    signal = kernel(at=now, **counts)
+    held.apply(FrameReceived("node-1", True, [report("a", signal, page)], now), now)
+
+
+def test_an_idle_engine_whose_page_its_agent_reads_rarely_is_left_to_it() -> None:
+    held = table(pod("a"))
+    engines = Engines(held, held.apply, 0.05, Random(1), lambda: True)
+    page = engine(0, 0, at=-12.0)  # the agent read it long before we came
+    for second in range(60):
+        now = float(second)
+        if now == 18.0:
+            page = engine(0, 0, at=now)
+        heard(held, now, page, started=7)
+        held.refresh(now)
+        assert held.rows[0].fresh_engine(now) is page
+        assert not due(engines, now)
+        if now == 45.0:
+            break
+    held.refresh(51.0)
+    assert held.rows[0].fresh_engine(51.0) is None  # the kernel is silent
+    assert not due(engines, 51.0)
+    assert due(engines, 51.4)
+
+
+def test_an_engine_that_was_idle_is_read_by_us_only_if_its_agent_does_not() -> None:
+    held = table(pod("a"))
+    engines = Engines(held, held.apply, 0.05, Random(1), lambda: True)
+    page = engine(0, 0, at=0.0)
+    heard(held, 10.0, page)
+    assert not due(engines, 10.0)
+    heard(held, 10.5, page, in_flight=1, started=1)
+    assert held.rows[0].fresh_engine(10.5) is None
+    assert not due(engines, 10.5)
+    heard(held, 11.0, engine(1, 0, at=10.9), in_flight=1, started=1)
+    assert not due(engines, 11.5)
+    heard(held, 13.0, engine(1, 0, at=10.9), in_flight=1, started=1)
+    assert not due(engines, 13.0)
+    heard(held, 14.6, engine(1, 0, at=10.9), in_flight=1, started=1)
+    assert due(engines, 14.6)
+
+
+def test_what_we_read_ourselves_is_left_to_the_agent_that_comes() -> None:
+    held = table(pod("a"))
+    engines = Engines(held, held.apply, 0.05, Random(1), lambda: True)
+    own = engine(0, 0, at=1.0)
+    engines._take(held.rows[0].endpoint.address, own)
+    assert held.rows[0].engine is own
+    heard(held, 1.5, engine(0, 0, at=-5.0))
+    assert not is_ours(held.rows[0], own, 1.5)
+    heard(held, 2.0, None)  # it cannot read the page
+    assert is_ours(held.rows[0], own, 2.0)
