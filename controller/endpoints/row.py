@@ -8,8 +8,8 @@ The load of an endpoint, from the best thing known:
    every change at once and eight times a second that there is none, so a count is as old as the last word of its agent.
    One older than COUNT_LIMIT_S is not used.
 2. engine: running + waiting as the engine's page says, if younger than ENGINE_LIMIT_S, + our picks since; never less
-   than the exchanges we hold open. Agents read the pages of idle engines rarely: one that was read since the kernel
-   last saw a request holds for IDLE_PAGE_S.
+   than the exchanges we hold open. Agents read the pages of idle engines rarely: a page is as good as one that was
+   read when the kernel last told that nothing had happened since, up to IDLE_PAGE_S.
 3. own: nothing is measured; our own picks.
 
 A word is not taken where it contradicts better knowledge: a kernel that has shown none of several requests of ours
@@ -72,6 +72,8 @@ class Row:
     engine: EngineSignal | None = None
     paged_at_s: float = -FOREVER  # when the page was true that its agent told last; never: it tells of none
     busy_at_s: float = -FOREVER  # when the kernel last showed a request, or that one had come and gone
+    busy_from_s: float = -FOREVER  # when that had begun, after an idle time
+    busy_before_s: float = -FOREVER  # when it last showed one before that idle time
     ledger: Ledger = field(default_factory=Ledger)
     vigil: Vigil = field(default_factory=Vigil)
     failures: Failures = field(default_factory=Failures)
@@ -106,16 +108,19 @@ class Row:
     def fresh_engine(self, now: float) -> EngineSignal | None:
         """The engine's word, unless the kernel has contradicted it for too long."""
         engine = self.engine
-        if engine is None or not self.holds(engine.true_at_s, now):
+        if engine is None or (now > engine.true_at_s + ENGINE_LIMIT_S and now > self.page_until_s(engine.true_at_s)):
             return None
         since = self.contradicted_since_s
         return None if since is not None and now >= since + CONTRADICTION_S else engine
 
-    def holds(self, page_at_s: float, now: float) -> bool:
-        """Whether a page that was true then still is: it is young, or nothing has happened since."""
-        if now <= page_at_s + ENGINE_LIMIT_S:
-            return True
-        return self.busy_at_s < page_at_s and now <= page_at_s + IDLE_PAGE_S and self.fresh_kernel(now) is not None
+    def page_until_s(self, page_at_s: float) -> float:
+        """Until when a page counts that was true then: for a while after the last time when nothing had happened."""
+        true_at_s = page_at_s
+        if page_at_s > self.busy_at_s:
+            true_at_s = max(page_at_s, self.kernel_at_s())
+        elif page_at_s > self.busy_before_s:
+            true_at_s = max(page_at_s, self.busy_from_s)
+        return min(true_at_s + ENGINE_LIMIT_S, page_at_s + IDLE_PAGE_S)
 
     def evaluate(self, now: float, token_s: float, may_eject: bool) -> None:
         """token_s: time of one prompt token here; may_eject: not too many of the pool are ejected already."""
@@ -130,8 +135,7 @@ class Row:
         self.penalty = self._penalty(state, now)
         dues = [self.ledger.due_s(), self.vigil.due_s(kernel), self.failures.due_s(now)]
         if engine:
-            young = now <= engine.true_at_s + ENGINE_LIMIT_S
-            dues.append(engine.true_at_s + (ENGINE_LIMIT_S if young else IDLE_PAGE_S) + 1e-6)
+            dues.append(self._page_old_at_s(engine, kernel))
         if kernel:
             dues.append(self._old_at_s(kernel, now))
         if now < self.shunned_until_s:
@@ -139,6 +143,11 @@ class Row:
         if state is not State.FINE and kernel is None:
             dues.append(self.kernel_at_s() + SIGNAL_LIMIT_S + 1e-6)
         self.due_s = min(dues)
+
+    def _page_old_at_s(self, engine: EngineSignal, kernel: KernelSignal | None) -> float:
+        """Likewise for the engine's page. While a kernel tells that nothing happens, its word's age is what counts."""
+        stands = kernel is not None and engine.true_at_s > self.busy_at_s
+        return (engine.true_at_s + IDLE_PAGE_S if stands else self.page_until_s(engine.true_at_s)) + 1e-6
 
     def _old_at_s(self, kernel: KernelSignal, now: float) -> float:
         """When the count is to be looked at for its age. That its node fell silent is the table's to see."""
@@ -178,6 +187,8 @@ class Row:
         if starts > 0:
             self.unseen = 0
         if starts > 0 or kernel.in_flight:
+            if before is None or not before.in_flight:
+                self.busy_before_s, self.busy_from_s = self.busy_at_s, kernel.true_at_s
             self.busy_at_s = kernel.true_at_s
         waiting = round(queue_of(kernel.waiting, kernel.in_flight, whole_share, max))
         self.ledger.answered(waiting, kernel.true_at_s)

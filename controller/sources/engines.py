@@ -19,7 +19,7 @@ from agent.backoff import backoff_s
 from agent.engines.families import EngineMetrics, read_page
 from agent.engines.places import Hint, Page, Told, hint_of, in_order
 from agent.engines.scrape import ScrapeError, Scraper
-from controller.endpoints.row import FOREVER, Row
+from controller.endpoints.row import Row
 from controller.endpoints.table import Table
 from controller.model import Address, Endpoint, EngineScraped, EngineSignal
 from controller.sources.agents import Emit
@@ -30,7 +30,6 @@ SLOW_S = 1.0
 TIMEOUT_S = 1.0
 SCRAPES_PER_S = 400.0
 AGENT_GRACE_S = 0.3  # agents get so long to report an engine before we ask it ourselves
-AGENT_READS_S = 1.5  # and so long to read again the page of an engine that was idle
 FAILURE_CAP_S = 5.0
 LOOK_S = 0.25  # so soon a new endpoint, or one whose agent is gone, is noticed; each look walks all endpoints
 
@@ -55,7 +54,7 @@ class Due:
 def is_ours(row: Row, own: EngineSignal | None, now: float) -> bool:
     """Whether nobody else reads this engine's page: what the row holds is fresh only if an agent or we read it."""
     engine = row.fresh_engine(now)
-    return engine is None or (engine is own and not row.holds(row.paged_at_s, now))
+    return engine is None or (engine is own and now > row.page_until_s(row.paged_at_s))
 
 
 def pause_s(measured: bool, busy: bool, refresh_s: float, endpoints: int) -> float:
@@ -87,7 +86,7 @@ class Engines:
         self._told = told
         self._dues: dict[Address, Due] = {}
         self._own: dict[Address, EngineSignal] = {}  # what we read last
-        self._ours: set[Address] = set()  # those that nobody else reads
+        self._ours: list[Address] = []  # those that nobody else reads
         self.scrapes = Scrapes()
 
     async def run(self) -> None:
@@ -114,14 +113,12 @@ class Engines:
         self._dues = {address: self._dues.get(address) or Due(first_s) for address in rows}
         self._own = {address: signal for address, signal in self._own.items() if address in rows}
         ours = [row for address, row in rows.items() if self._reads_all or is_ours(row, self._own.get(address), now)]
-        before, self._ours = self._ours, {row.endpoint.address for row in ours}
+        self._ours = [row.endpoint.address for row in ours]
         due = []
         for row in ours:
             state = self._dues[row.endpoint.address]
-            measured = not self._reads_all and row.fresh_kernel(now) is not None
-            if not self._reads_all and row.paged_at_s > -FOREVER and row.endpoint.address not in before:
-                state.at_s = max(state.at_s, now + (AGENT_READS_S if measured else AGENT_GRACE_S))
             if now >= state.at_s:
+                measured = not self._reads_all and row.fresh_kernel(now) is not None
                 state.at_s = now + pause_s(measured, self._is_busy(), self._refresh_s, len(ours))
                 due.append(row.endpoint)
         return due

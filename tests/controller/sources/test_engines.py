@@ -145,10 +145,10 @@ def test_an_idle_engine_whose_page_its_agent_reads_rarely_is_left_to_it() -> Non
         assert not due(engines, now)
         if now == 45.0:
             break
-    held.refresh(51.0)
-    assert held.rows[0].fresh_engine(51.0) is None  # the kernel is silent
-    assert not due(engines, 51.0)
-    assert due(engines, 51.4)
+    assert not due(engines, 46.9)  # its agent is silent, for a moment
+    held.refresh(47.1)
+    assert held.rows[0].fresh_engine(47.1) is None
+    assert due(engines, 47.1)
 
 
 def test_an_engine_that_was_idle_is_read_by_us_only_if_its_agent_does_not() -> None:
@@ -158,14 +158,28 @@ def test_an_engine_that_was_idle_is_read_by_us_only_if_its_agent_does_not() -> N
     heard(held, 10.0, page)
     assert not due(engines, 10.0)
     heard(held, 10.5, page, in_flight=1, started=1)
-    assert held.rows[0].fresh_engine(10.5) is None
-    assert not due(engines, 10.5)
-    heard(held, 11.0, engine(1, 0, at=10.9), in_flight=1, started=1)
-    assert not due(engines, 11.5)
-    heard(held, 13.0, engine(1, 0, at=10.9), in_flight=1, started=1)
-    assert not due(engines, 13.0)
-    heard(held, 14.6, engine(1, 0, at=10.9), in_flight=1, started=1)
-    assert due(engines, 14.6)
+    heard(held, 12.4, page, in_flight=1, started=1)
+    assert held.rows[0].fresh_engine(12.4) is page  # as good as one that was read when the request came
+    assert not due(engines, 12.4)
+    heard(held, 12.5, engine(1, 0, at=11.5), in_flight=1, started=1)
+    assert not due(engines, 13.4)
+    heard(held, 13.6, engine(1, 0, at=11.5), in_flight=1, started=1)
+    assert held.rows[0].fresh_engine(13.6) is None
+    assert due(engines, 13.6)
+
+
+def test_a_page_from_before_a_request_that_came_and_went_is_only_so_old() -> None:
+    held = table(pod("a"))
+    row, page = held.rows[0], engine(0, 0, at=0.0)
+    heard(held, 1.0, page)
+    heard(held, 5.0, page, in_flight=1, started=1)
+    heard(held, 6.0, page, started=1)
+    heard(held, 6.5, page, started=2)  # another one, all of it between two frames
+    assert row.page_until_s(0.0) == 2.0
+    assert row.page_until_s(6.2) == 8.5  # idle until the one at 6.5
+    assert row.page_until_s(6.6) == 8.6
+    heard(held, 20.0, page, started=2)
+    assert row.page_until_s(6.6) == 22.0
 
 
 def test_what_we_read_ourselves_is_left_to_the_agent_that_comes() -> None:
