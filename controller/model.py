@@ -22,6 +22,7 @@ PortKey = tuple[str, str, int]  # namespace, pod, port
 
 def parts_of(text: str) -> tuple[str, int | None]:
     """Address and port of "ip:port", "ip", "[ip6]:port", "[ip6]" or "ip6", the address in its shortest form.
+    An IPv4 address written as an IPv6 one is that IPv4 address.
 
     What is none of these comes back as it is, and is nobody's address.
     """
@@ -29,7 +30,8 @@ def parts_of(text: str) -> tuple[str, int | None]:
     bare = not colon or (":" in host and not host.endswith("]"))
     host, port = (text, "") if bare else (host, port)
     try:
-        return str(ipaddress.ip_address(host.strip("[]"))), int(port) if port else None
+        ip = ipaddress.ip_address(host.strip("[]"))
+        return str(getattr(ip, "ipv4_mapped", None) or ip), int(port) if port else None
     except ValueError:
         return text, None
 

@@ -87,5 +87,9 @@ CROWDED = Refusal(
 TOO_LARGE = Refusal(413, "RequestEntityTooLarge", "request body is larger than all bodies together may be")
 
 
+NAMED = 256  # characters of a name that are said again: clients make names up, of any length
+
+
 def unknown_model(model: str) -> Refusal:
-    return Refusal(404, "NotFound", f"no InferenceModel of this pool is for model {model!r}")
+    named = model if len(model) <= NAMED else f"{model[:NAMED]}..."
+    return Refusal(404, "NotFound", f"no InferenceModel of this pool is for model {named!r}")

@@ -18,6 +18,8 @@ from agent.cluster.objects import Cluster, Model, ModelRewrite, Objective, Pool,
 from controller.catalog.classes import STANDARD, priority_of
 from controller.model import Request, Resolved
 
+NAME_MOST = 256  # characters of an InferenceModel's name; what is longer is nobody's adapter, and is not remembered
+
 
 class UnknownModel(Exception):
     """The pool has InferenceModels, and none of them is for this model."""
@@ -147,7 +149,7 @@ def adapter_of(target: str, served: Served) -> str | None:
 
     vLLM names adapters like models; SGLang also takes them as `base:adapter`.
     """
-    if target in served.bases:
+    if target in served.bases or len(target) > NAME_MOST:
         return None
     base, colon, adapter = target.partition(":")
     if colon and base in served.bases:

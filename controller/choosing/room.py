@@ -26,6 +26,8 @@ POLL_S = 0.01
 PATIENCE_MOST_S = 30.0  # gateways and the limit of a request's arrival have less patience than a wide budget
 HURRIED_S = 0.15  # where the gateway's message_timeout counts, which is 200 ms by default: a 429 is better than its 504
 
+FLOW_MOST = 256  # characters of a flow's name that count: clients make them up, and thousands are remembered
+
 Outcome = Pick | Refusal
 
 
@@ -86,8 +88,9 @@ class Room:
             return await held.outcome
         except asyncio.CancelledError:
             self._line.leave(waiter)
-            if held.outcome.done() and not held.outcome.cancelled() and isinstance(held.outcome.result(), Pick):
-                held.outcome.result().drop(self._clock())  # type: ignore[union-attr]
+            got = held.outcome
+            if got.done() and not got.cancelled() and got.exception() is None and isinstance(got.result(), Pick):
+                got.result().drop(self._clock())  # type: ignore[union-attr]
             raise
 
     def _hold(self, held: Held, priority: int, now: float, deadline_s: float) -> Waiter:
@@ -116,8 +119,13 @@ class Room:
                 for late in self._line.expired(now):
                     _settle(late, late.what.refusal)
                 self._let_in(now)
+        except Exception as error:  # noqa: BLE001 - a fault of ours: each of them is answered by the pool's failureMode
+            for left in self._line.everybody():
+                self._line.leave(left)
+                if not left.what.outcome.done():
+                    left.what.outcome.set_exception(error)
         finally:
-            for left in list(self._line.everybody()):  # only after a fault of ours: nobody may wait for ever
+            for left in self._line.everybody():  # nobody may wait for ever
                 self._line.leave(left)
                 _settle(left, left.what.refusal)
 
@@ -152,7 +160,7 @@ def _outcome() -> asyncio.Future[Outcome]:
 
 
 def _flow(request: Request) -> str:
-    return request.flow or ""
+    return (request.flow or "")[:FLOW_MOST]
 
 
 def _settle(waiter: Waiter, outcome: Outcome) -> None:

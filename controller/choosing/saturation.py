@@ -8,10 +8,12 @@ What is not known of an endpoint counts as room: missing data never sheds.
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from controller.config import duration_s
 from controller.model import EngineSignal, KernelSignal
 
 
@@ -80,18 +82,13 @@ def _share(environ: Mapping[str, str], name: str, default: float) -> float:
     return value
 
 
-_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0}
-
-
 def _duration_s(environ: Mapping[str, str], name: str, default_s: float) -> float:
     text = environ.get(name, "").strip()
     if not text:
         return default_s
-    number = text.rstrip("ms")
-    unit = text[len(number) :]
     try:
-        return float(number) * _UNITS_S[unit]
-    except (ValueError, KeyError):
+        return duration_s(text)
+    except ArgumentTypeError:
         raise LimitError(f"environment variable {name}: expected a duration such as 200ms, got {text!r}") from None
 
 
@@ -134,7 +131,7 @@ def pressure(loads: Iterable[Load], known: Limits) -> float:
 def _pressure(load: Load, known: Limits) -> float:
     queue = 0.0 if load.queue is None else load.queue / max(1, known.queue)
     # what exceeds the limit of a share is at most a few hundredths: it can shed the first, not the others
-    kv = 0.0 if load.kv_cache_usage is None else min(1.0, load.kv_cache_usage / known.kv_cache_usage)
+    kv = 0.0 if load.kv_cache_usage is None else min(1.0, load.kv_cache_usage / max(1e-9, known.kv_cache_usage))
     return max(queue, kv)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from controller.exporting.top_names import OTHER, TopNames
+from controller.exporting.top_names import NAME_LIMIT, OTHER, TopNames
 from controller.model import Request
 
 MODEL_LIMIT = 100
@@ -185,7 +185,11 @@ class Counts:
         name, gone = self._models.label(asked.model)
         if gone is not None:
             self._tallies = {series: tally for series, tally in self._tallies.items() if series.model != gone}
-        return self._bounded(asked if name == asked.model else Series(name, name, asked.priority))
+        if name != asked.model:
+            return self._bounded(Series(name, name, asked.priority))
+        if len(asked.target) > NAME_LIMIT:  # a header may say any
+            return self._bounded(Series(name, OTHER, asked.priority))
+        return self._bounded(asked)
 
     def _bounded(self, series: Series) -> Series:
         """Targets and priorities are the cluster's, not the clients', but nothing bounds them either."""

@@ -47,6 +47,9 @@ SELECTED_HEADER = "x-conformance-test-selected-endpoint"
 NOT_SERVED = "fail: missing destination endpoint served metadata"
 
 
+# The modes in which nothing comes of a body once it is answered. What a partial one leaves out, the gateway keeps.
+_ONE_ANSWER = (NONE, BUFFERED, BUFFERED_PARTIAL)
+
 # After a fault the headers may not have been read, so every control header goes.
 _PASSED = answers.headers_passed(answers.CONTROL_HEADERS)
 
@@ -135,7 +138,7 @@ class Exchange:
         """Nothing of the request is still to come either, so that nothing is lost if the stream ends here."""
         if self._state is not _ANSWERED:
             return False
-        return self._ended or self._trailers or (self._mode in (NONE, BUFFERED) and not self._guessed)
+        return self._ended or self._trailers or (self._mode in _ONE_ANSWER and not self._guessed)
 
     @property
     def over(self) -> bool:
@@ -331,7 +334,7 @@ class Exchange:
         if self._state is _BODY:
             return self._ask(_At.TRAILERS, None)
         if self._state is _PASSING or (self._state is _ANSWERED and self._mode != FULL_DUPLEX):
-            self._state = _ANSWERED
+            self._state, self._trailers = _ANSWERED, True
             return [answers.EMPTY_REQUEST_TRAILERS]
         return []
 

@@ -161,8 +161,8 @@ class ExternalProcessor:
                 return
             if stream.returns_last and exchange.answered and stream.limit is not None:
                 stream.limit.lift()  # its end would be none in order
-            if exchange.learned is not None and len(self._modes) < PEER_LIMIT:
-                self._modes[stream.peer] = exchange.learned
+            if exchange.learned is not None:
+                self._remember(stream.peer, exchange.learned)
 
     async def _decide(self, stream: Stream) -> None:
         """A gateway that does not say how it sends bodies shows it by waiting, or by not waiting, for an answer."""
@@ -172,6 +172,12 @@ class ExternalProcessor:
             mode = None if await stream.look(self._manner.quiet_s) else BUFFERED
         if mode == BUFFERED:
             await stream.send(stream.exchange.quiet())
+
+    def _remember(self, peer: str, mode: int) -> None:
+        """Gateways come back on new connections, so the oldest go; one that is still there shows its mode again."""
+        self._modes[peer] = mode
+        if len(self._modes) > PEER_LIMIT:
+            del self._modes[next(iter(self._modes))]
 
     def fault(self, error: Exception) -> bool:
         """A fault of our own met a request; returns whether the request goes on without a pick."""

@@ -87,10 +87,8 @@ def subset(metadata: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     if value.WhichOneof("kind") == "list_value":
-        texts = [entry.string_value for entry in value.list_value.values]
-    else:
-        texts = value.string_value.split(",")
-    return listed(texts)
+        return listed(text for entry in value.list_value.values for text in entry.string_value.split(","))
+    return listed(value.string_value.split(","))
 
 
 def served(metadata: Any) -> str | None:

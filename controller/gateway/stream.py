@@ -50,6 +50,7 @@ class Stream:
         "_holds",
         "_judged",
         "_next",
+        "_sending",
         "_sent",
         "_series",
         "_shared",
@@ -84,6 +85,7 @@ class Stream:
         self._series: Series | None = None  # what the request is counted under, once it came to its pick
         self._waits: tuple[Request, Waiter] | None = None
         self._holds = False  # something of the body is counted as held
+        self._sending = False  # an answer is on its way; the gateway may be slow to take it
         self._sent = False
         self._judged = False
 
@@ -158,7 +160,9 @@ class Stream:
             self.limit.hurry()
 
     async def give_up(self, late: Refusal) -> None:
-        """The request did not come whole in time, or its body had to go."""
+        """The request did not come whole in time, or its body had to go, or the gateway does not take its answer."""
+        if self._sending:  # part of the body is there already; an orderly end would say that this is all
+            await self.context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the gateway did not take the answer in time")
         refusal = late
         if self.evicted:
             refusal = CROWDED if self.exchange.size_bytes <= self._shared.bodies.limit_bytes else TOO_LARGE
@@ -169,8 +173,10 @@ class Stream:
     async def send(self, answers: list[bytes]) -> None:
         if answers and self.returns_last and (self.exchange.done or self.exchange.over):
             *answers, self.last = answers
+        self._sending = True
         for answer in answers:
             await self.context.write(answer)
+        self._sending = False
 
     def _settle(self, asks: Request) -> list[bytes] | None:
         shared, exchange = self._shared, self.exchange

@@ -16,6 +16,7 @@ from controller.model import Request
 from controller.requests.openai import BadRequest, Body, read
 from controller.requests.paths import Kind, Route, route_of
 
+KEPT_PATH = 1024  # characters; longer ones are not worth the memory in which routes are kept
 _OBJECT = re.compile(rb"\s*\{")
 
 
@@ -25,7 +26,8 @@ def asked(head: Head, subset: tuple[str, ...] | None, body: bytes | None, cut: b
     Raises BadRequest for a body that must name a model and does not.
     """
     told = head.told.get
-    route = route_of(head.path, told("content type", ""))
+    of = route_of if len(head.path) <= KEPT_PATH else route_of.__wrapped__
+    route = of(head.path, told("content type", ""))
     found = _read(body, cut, head.path, route) if reads and body is not None else None
     return Request(
         head.path,

@@ -10,6 +10,8 @@ import msgspec
 
 from controller.requests.prompts import Fields
 
+NO_MODEL = "model not found in request body"
+
 
 class BadRequest(Exception):
     """The request cannot be served whatever the endpoint; the text is for the client."""
@@ -31,8 +33,9 @@ def read(body: bytes | bytearray) -> Body:
     """A body that names its model. Raises BadRequest saying at which byte or field it is wrong."""
     try:
         found = _decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"error unmarshaling request body: {error}") from None
+    except msgspec.ValidationError as error:  # no object, or the model's name is no text
+        what = NO_MODEL if "$.model" in str(error) else "error unmarshaling request body"
+        raise BadRequest(f"{what}: {error}") from None
     except msgspec.DecodeError as error:
         raise BadRequest(f"error unmarshaling request body: {_where(error, body)}") from None
     except UnicodeDecodeError:  # older msgspec; 0.23 raises a DecodeError
@@ -40,7 +43,7 @@ def read(body: bytes | bytearray) -> Body:
     except RecursionError:
         raise BadRequest("error unmarshaling request body: JSON is nested too deeply") from None
     if not found.model:
-        raise BadRequest("model not found in request body")
+        raise BadRequest(NO_MODEL)
     return found
 
 

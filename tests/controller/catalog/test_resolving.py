@@ -6,6 +6,7 @@ from dataclasses import replace
 from random import Random
 
 from agent.cluster.objects import Model, Target, cluster_of
+from controller.catalog.models import NAME_MOST
 from controller.catalog.resolving import KEPT, LONGEST_KEPT, SERVED_FOR_S, Resolver
 from controller.model import ClusterChanged, EngineScraped, Request
 from tests.controller.known import cluster, engine, pod, table
@@ -67,3 +68,12 @@ def test_names_that_clients_make_up_are_not_kept_for_long() -> None:
 
     resolver.resolve(replace(ASKED, model="m" * (LONGEST_KEPT + 1)), SERVED_FOR_S)
     assert not resolver._kept
+
+
+def test_a_name_that_no_object_could_have_is_no_adapter() -> None:
+    held = table(pod("a"))
+    held.apply(EngineScraped("10.0.0.1:8000", replace(engine(0, 0), models=("base",))), 0.0)
+    resolver = Resolver(held, Random(1))
+
+    assert resolver.resolve(replace(ASKED, model="x" * NAME_MOST), 0.0).adapter is not None
+    assert resolver.resolve(replace(ASKED, model="x" * (NAME_MOST + 1)), 0.0).adapter is None

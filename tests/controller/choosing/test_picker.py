@@ -48,6 +48,7 @@ def test_what_is_not_ready_is_never_picked(state: dict[str, bool]) -> None:
         ("[fd00::1]", ("fd00::1", None)),
         ("fd00::1", ("fd00::1", None)),
         ("::1", ("::1", None)),
+        ("[::ffff:10.0.0.1]:8000", ("10.0.0.1", 8000)),
         ("name:80", ("name:80", None)),
         ("10.0.0.1:http", ("10.0.0.1:http", None)),
         ("", ("", None)),

@@ -10,7 +10,7 @@ import pytest
 
 from controller.catalog.classes import LATE, NO_ENDPOINT, SHED, Refusal
 from controller.choosing.picker import Pick, Picker
-from controller.choosing.room import Room
+from controller.choosing.room import FLOW_MOST, Room
 from controller.endpoints.table import Table
 from controller.model import ClusterChanged, Request, Resolved
 from controller.policies.admission import Budgets, Waiter
@@ -194,5 +194,30 @@ def test_a_gateway_that_does_not_wait_gets_its_answer_in_time() -> None:
         task = asyncio.ensure_future(site.room.wait(waiter))
         await site.pass_by(0.2, waiting=400)
         assert await task is LATE
+
+    run(body())
+
+
+def test_a_fault_of_ours_reaches_everybody_who_waits() -> None:
+    """The pool's failureMode answers it; a refusal would take it for a lack of room."""
+
+    async def body() -> None:
+        site = Site()
+        site.fill()
+        tasks = waiting(site, 0, 1)
+        site.room._gate = lambda *_: 1 / 0  # type: ignore[assignment, return-value]
+        for task in tasks:
+            with pytest.raises(ZeroDivisionError):
+                await task
+        assert site.room.waiting == 0
+
+    run(body())
+
+
+def test_of_a_flows_name_its_beginning_counts() -> None:
+    async def body() -> None:
+        site = Site()
+        assert isinstance(site.enter(0, "x" * 100_000), Pick)
+        assert {len(flow) for _, flow in site.room._line._given} == {FLOW_MOST}
 
     run(body())

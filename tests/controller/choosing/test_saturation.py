@@ -93,6 +93,7 @@ def test_the_references_thresholds_are_those_of_its_environment() -> None:
     assert limits("gie-v1", new) == Limits(9, 0.9, 2.0)
     assert limits("gie-v1", old) == Limits(5, 0.8, 0.2)
     assert limits("sonde", {**old, **new}) == SONDE
+    assert limits("gie-v1", {"SD_METRICS_STALENESS_THRESHOLD": "1m1.5s"}).engine_age_s == 61.5
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,7 @@ def test_the_references_thresholds_are_those_of_its_environment() -> None:
         ("gie-v1", "SD_QUEUE_DEPTH_THRESHOLD", "5.5"),
         ("gie-v1", "SD_KV_CACHE_UTIL_THRESHOLD", "nan"),
         ("gie-v1", "SD_METRICS_STALENESS_THRESHOLD", "200"),
+        ("gie-v1", "SD_METRICS_STALENESS_THRESHOLD", "nans"),
     ],
 )
 def test_a_threshold_that_is_none_is_one_line(policy: str, name: str, text: str) -> None:
@@ -115,3 +117,10 @@ def test_pages_that_come_rarely_are_believed_longer() -> None:
     assert at_pace(known, 0.05) == known
     assert at_pace(known, 1.0).engine_age_s == 2.0
     assert at_pace(Limits(), 1.0) == Limits()
+
+
+def test_a_limit_of_nothing_sheds_by_what_there_is_of_it() -> None:
+    """As an EndpointPickerConfig may say it."""
+    none = Limits(queue=0, kv_cache_usage=0.0)
+    assert pressure([Load(0, 0.0)], none) == 0.0
+    assert pressure([Load(0, 0.1)], none) == 1.0

@@ -105,3 +105,8 @@ def test_rewrites_are_counted_by_object_and_names_and_bounded() -> None:
     assert rewritten[Rewritten("r", "m0", "t")] == 1
     assert sum(rewritten.values()) == 2000
     assert len(rewritten) < 600
+
+
+def test_a_target_that_is_nobodys_name_has_no_series_of_its_own() -> None:
+    counts = Counts()
+    assert counts.picked(asked("m", "x" * 100_000), 1e-5) == Series("m", "other")

@@ -9,8 +9,9 @@ import grpc
 import grpc.aio
 import pytest
 
+from controller.catalog.resolving import Resolver
 from controller.gateway import reading
-from controller.gateway.modes import FULL_DUPLEX, STREAMED
+from controller.gateway.modes import BUFFERED_PARTIAL, FULL_DUPLEX, STREAMED
 from tests.controller import messages as m
 from tests.controller.gateway.test_extproc import Served, ask, serve, until
 from tests.controller.known import frame, kernel, pod
@@ -18,6 +19,58 @@ from tests.controller.known import frame, kernel, pod
 
 def broken(*_: object) -> None:
     raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_an_answer_that_the_gateway_does_not_take_never_ends_in_order(counts: bool) -> None:
+    """It has a part of the body by then, and would send that on as the whole."""
+    large = b'{"model": "m", "prompt": "' + b"x" * 20_000_000 + b'"}'
+
+    async def body(served: Served) -> None:
+        if counts:
+            counted(served)
+        call = served.call()
+        await call.write(m.headers(FULL_DUPLEX))
+        await call.write(m.body(large))
+        leaving = served.processor.bodies._leaving
+        await until(lambda: any(stream._sending for stream in leaving))  # and nobody reads
+        for stream in leaving:
+            stream.limit.expire()
+        with pytest.raises(grpc.aio.AioRpcError, match="did not take the answer"):
+            await ask(call, answers=1000)
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: served.processor.open == 0)
+        assert (served.ledger.own, served.processor.bodies.held_bytes) == (0, 0)
+
+    serve(body, pod("a"))
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_trailers_end_a_request_whose_body_had_no_end(fault: bool) -> None:
+    async def body(served: Served) -> None:
+        counted(served)
+        call = served.call()
+        answers = await ask(call, m.headers(STREAMED), m.body(b"one", ends=False), m.trailers(), answers=3)
+        assert m.kinds(answers) == ["request_headers", "request_body", "request_trailers"]
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+    with pytest.MonkeyPatch.context() as patch:
+        if fault:
+            patch.setattr(Resolver, "resolve", broken)
+        serve(body, pod("a"), failure_mode="FailOpen")
+
+
+def test_a_part_of_a_body_is_all_that_a_gateway_which_buffers_in_part_sends() -> None:
+    async def body(served: Served) -> None:
+        counted(served)
+        call = served.call()
+        answers = await ask(call, m.headers(BUFFERED_PARTIAL), m.body(m.BODY[:9], ends=False), answers=2)
+        assert m.header_pick(m.read(answers[-1])) == "10.0.0.1:8000"
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+    serve(body, pod("a"))
 
 
 def test_where_the_kernel_counts_the_stream_ends_with_the_request() -> None:

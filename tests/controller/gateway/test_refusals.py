@@ -27,6 +27,10 @@ def test_with_models_an_unknown_one_is_404_and_the_others_are_served() -> None:
         (answer,) = await ask(call, m.headers(FULL_DUPLEX), m.body(b'{"model": "other"}'), answers=1)
         assert m.read(answer).immediate_response.status.code == 404
         assert b"'other'" in m.read(answer).immediate_response.body
+        long = b'{"model": "%s"}' % (b"x" * 1_000_000)
+        (answer,) = await ask(served.call(), m.headers(FULL_DUPLEX), m.body(long), answers=1)
+        assert m.read(answer).immediate_response.status.code == 404
+        assert len(answer) < 1000  # a client's name is not said again in full
 
         answers = await ask(served.call(), m.headers(FULL_DUPLEX), m.body(), answers=2)
         assert m.kinds(answers) == ["request_headers", "request_body"]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from controller.choosing.picker import Picker
+from controller.exporting.counts import Counts
+from controller.gateway import extproc
 from controller.gateway.exchange import Exchange
 from controller.gateway.modes import BUFFERED, FULL_DUPLEX
 from tests.controller import messages as m
+from tests.controller.known import table
 
 DESTINATION = "10.0.0.1:8000"
 
@@ -108,3 +112,12 @@ def test_what_the_gateway_says_counts_more_than_what_is_assumed(mode: int) -> No
 
     assert bool(exchange.receive(m.headers(mode))) is (mode == BUFFERED)
     assert exchange.quiet() == []
+
+
+def test_of_many_connections_the_newest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extproc, "PEER_LIMIT", 3)
+    processor = extproc.ExternalProcessor(Picker(table()), Counts())
+    for at in range(5):
+        processor._remember(f"ipv4:10.0.0.9:{at}", BUFFERED)
+
+    assert list(processor._modes) == [f"ipv4:10.0.0.9:{at}" for at in (2, 3, 4)]

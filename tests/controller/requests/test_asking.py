@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from controller.gateway.reading import Head
-from controller.requests.asking import asked
+from controller.requests.asking import KEPT_PATH, asked
 from controller.requests.openai import BadRequest
+from controller.requests.paths import route_of
 
 NAMED = b' \n{"input": [1], "model": "m"}'
 
@@ -62,3 +63,10 @@ def test_a_model_that_the_path_or_a_header_names_is_not_in_the_body() -> None:
 
     request = asked(Head({"path": "/v1/audio/transcriptions", "model": "whisper"}), None, b"--x", cut=False)
     assert (request.model, request.in_body) == ("whisper", False)
+
+
+def test_a_path_of_any_length_is_told_and_only_usual_ones_are_kept() -> None:
+    kept = route_of.cache_info().currsize
+    long = f"/{'x' * KEPT_PATH}/v2/models/llama/infer"
+    assert asked(head(long), None, None, cut=False).model == "llama"
+    assert route_of.cache_info().currsize == kept

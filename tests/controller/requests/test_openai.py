@@ -22,13 +22,14 @@ def test_the_model_is_the_top_level_one() -> None:
         (b'{"prompt": nope}', "error unmarshaling request body: JSON is malformed: invalid character (byte 12)"),
         (b'{"model": "m"} x', "error unmarshaling request body: JSON is malformed: trailing characters (byte 16)"),
         (b'{"model": "\xff"}', "error unmarshaling request body: invalid UTF-8 (byte 11)"),
-        (b'{"model": 7}', "error unmarshaling request body: Expected `str`, got `int` - at `$.model`"),
+        (b'{"model": 7}', "model not found in request body: Expected `str`, got `int` - at `$.model`"),
+        (b'{"model": null}', "model not found in request body: Expected `str`, got `null` - at `$.model`"),
         (b'["model"]', "error unmarshaling request body: Expected `object`, got `array`"),
         (b'{"a": ' + b"[" * 100_000, "error unmarshaling request body: JSON is nested too deeply"),
         (b'{"prompt": "x"}', "model not found in request body"),
         (b'{"model": ""}', "model not found in request body"),
     ],
-    ids=["empty", "cut", "malformed", "trailing", "bytes", "number", "list", "deep", "no model", "empty model"],
+    ids=["empty", "cut", "malformed", "trailing", "bytes", "number", "null", "list", "deep", "no model", "empty model"],
 )
 def test_a_bad_body_says_where_it_is_wrong(body: bytes, text: str) -> None:
     with pytest.raises(BadRequest) as caught:
