@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from controller.config import duration_s
+from agent.forms import duration_s
 from controller.model import EngineSignal, KernelSignal
 
 
