@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
-from socket import AF_INET, AF_INET6, socket
+from socket import AF_INET, AF_INET6, SHUT_RDWR, socket
 from typing import Any
 
 from agent.exporting.exposition import CONTENT_TYPE
@@ -195,12 +195,20 @@ def serve(
         server = type("Server", (_Server,), family)((bind, port), handler)
     except OSError as error:
         raise OSError(f"cannot listen at {bind}:{port} for metrics: {error.strerror or error}") from error
-    thread = threading.Thread(target=server.serve_forever, name="web", daemon=True)
+    ended = threading.Event()
+
+    def accept() -> None:
+        # serve_forever() would look again and again whether it shall end
+        while not ended.is_set():
+            server.handle_request()
+
+    thread = threading.Thread(target=accept, name="web", daemon=True)
     thread.start()
 
     def close() -> None:
-        server.shutdown()
-        server.server_close()
+        ended.set()
+        server.socket.shutdown(SHUT_RDWR)  # wakes who waits for the next connection
         thread.join()
+        server.server_close()
 
     return int(server.server_port), close

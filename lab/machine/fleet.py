@@ -229,6 +229,7 @@ async def controller(folder: Path, fleet: Fleet, port: int = 0, ui: bool = True)
         "controller",
         *("--pool-name", manifests.POOL, "--manifests", str(folder), "--bind", HOST, f"--ui={str(ui).lower()}"),
         *("--grpc-port", str(grpc_port), "--grpc-health-port", "0", "--secure-serving=false", "--seed", "1"),
+        "--drain-delay=0s",  # no gateway has to notice that it ends
         *("--metrics-port", str(port), "--agent-port", str(fleet.port)),
     )
     process = await processes.start("controller", command, folder)

@@ -31,6 +31,8 @@ from tests.controller import messages as m
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 NAMES = ["", "readiness", "inference-extension", extproc.SERVICE]
+# a port that does not listen yet is tried again soon; by default it would be after a second and more
+SOON = [(f"grpc.{which}_reconnect_backoff_ms", 50) for which in ("initial", "min", "max")]
 
 
 def free_port() -> int:
@@ -47,7 +49,7 @@ class Running:
     metrics_port: int
 
     async def health(self, name: str, port: int | None = None) -> int:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port or self.health_port}") as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port or self.health_port}", SOON) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), wait_for_ready=True)
             return answer.status
