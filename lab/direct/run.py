@@ -70,7 +70,9 @@ async def _rounds(place: NodesGround, folder: Home, config: SteerConfig) -> list
     _say(f"{len(arms)} arms, about {minutes:.0f} min; compiling the programs first takes some seconds")
     rounds = []
     async with standing(place, folder, config.slow, set(config.arms) != {KUBE_PROXY}) as site:
-        for name, number in arms:
+        for at, (name, number) in enumerate(arms):
+            if at > 0:
+                await asyncio.sleep(REST_S)
             rounds.append(await _watched(_arm(site, name, config, config.seed + number), site))
             _say(f"{name}, round {number + 1}: {len(rounds[-1].results)} requests after the warm-up")
     return rounds
@@ -81,7 +83,6 @@ async def _arm(site: Site, name: str, config: SteerConfig, seed: int) -> report.
         await asyncio.sleep(SETTLE_S)
         results = await site.load(config, seed, name)
         told = await told_weights(site) if name == STEER else {}
-    await asyncio.sleep(REST_S)
     return report.came(name, results, config.warmup_s, told)
 
 

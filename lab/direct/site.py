@@ -148,8 +148,9 @@ async def arm(site: Site, name: str, seed: int) -> AsyncIterator[None]:
     steers = ["--weights-from", f"{site.ground.controller_ip}:{site.ground.ports.weights}"] if name == STEER else []
     async with contextlib.AsyncExitStack() as stack:
         await site.controller(seed, stack)
-        for place in site.ground.agents:
-            await site.agent(place, stack, *steers)
+        async with asyncio.TaskGroup() as group:
+            for place in site.ground.agents:
+                group.create_task(site.agent(place, stack, *steers))
         yield
 
 

@@ -8,6 +8,7 @@ and capabilities are the manifests'. Kubelet's part is played by `Node`: it star
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import shutil
@@ -34,6 +35,7 @@ from tests.kube import agent_pod, kubeconfig, pod
 
 Json = dict[str, Any]
 LIMIT_S = 60.0
+ENDING_S = 1.0
 KUBELET = (sys.executable, "-m", "lab.machine.kubelet")
 ENGINE_PORT, CONTROL_PORT = 8000, 8900
 
@@ -64,6 +66,12 @@ class Site:
         process = await processes.start(name, ["env", *given, *command], self.logs)
         self.running.append(process)
         return process
+
+    async def stop(self) -> None:
+        """Ends all at once. Nobody is left who had to notice it, so what drains is not waited for."""
+        async with asyncio.TaskGroup() as group:
+            for process in self.running:
+                group.create_task(process.stop(ENDING_S))
 
     def apply(self, name: str) -> None:
         """kubectl apply -k, of what the API server of the tests knows: the Secrets and the DaemonSet."""

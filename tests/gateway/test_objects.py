@@ -139,7 +139,7 @@ async def until(here: Site, name: str, status: int, **headers: str) -> Answer:
 
 def test_under_overload_the_lowest_priority_is_shed_and_critical_requests_are_not(tmp_path: Path) -> None:
     async def body() -> None:
-        async with paged(tmp_path) as (here, told):
+        async with paged(tmp_path, ["--slo-ttft=2s"]) as (here, told):  # of which half may be waited for room
             low, high = (of_pool("InferenceObjective", name, priority=p) for name, p in (("low", -5), ("high", 5)))
             classes = [model(name.lower(), name) for name in ("Critical", "Standard", "Sheddable")]
             await put(here, low, high, *classes)

@@ -52,15 +52,17 @@ async def installed(site: Site) -> AsyncIterator[list[Node]]:
     try:
         for node in nodes:
             node.boot()
-            await node.start_agent()
-        for index in PODS:
-            await nodes[index % NODES].start_pod(f"pod-{index}", index, app="llm")
+        async with asyncio.TaskGroup() as group:
+            for node in nodes:
+                group.create_task(node.start_agent())
+        async with asyncio.TaskGroup() as group:
+            for index in PODS:
+                group.create_task(nodes[index % NODES].start_pod(f"pod-{index}", index, app="llm"))
         tell_ready(site)
         await site.start("controller", controller_command(site, VALUES, OVERLAY))
         yield nodes
     finally:
-        for process in reversed(site.running):
-            await process.stop()
+        await site.stop()
         for node in nodes:
             node.halt()
 

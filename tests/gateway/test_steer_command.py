@@ -35,7 +35,7 @@ def left(lab: str) -> list[str]:
 
 def test_each_arm_has_the_same_requests_and_a_row(name: str, tmp_path: Path) -> None:
     out = tmp_path / "table.md"
-    short = ("--pods", "3", "--rate", "6", "--warmup", "1", "--duration", "3")
+    short = ("--pods", "3", "--rate", "12", "--warmup", "0.5", "--duration", "1.5")
     command = [sys.executable, "-m", "lab", "steer", "--name", name, *short, "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -98,10 +98,13 @@ async def installed(site: Site) -> AsyncIterator[Cluster]:
         for node in nodes:
             node.boot()
             await node.start_kubelet(f"default/pod-{PODS[2 * node.index]}=nvidia.com/gpu:GPU-{node.index}")
-            await node.start_agent()
+        async with asyncio.TaskGroup() as group:
+            for node in nodes:
+                group.create_task(node.start_agent())
         site.server.put(pool(ports=(ENGINE_PORT,)))
-        for at, index in enumerate(PODS):
-            await nodes[at // 2].start_pod(f"pod-{index}", index, app="llm")
+        async with asyncio.TaskGroup() as group:
+            for at, index in enumerate(PODS):
+                group.create_task(nodes[at // 2].start_pod(f"pod-{index}", index, app="llm"))
         command = controller_command(site, VALUES)
         controller = await site.start("controller", command)
         other = await site.start("other", network.enter_command(network.pod_namespace(site.lab, SECOND), command))
@@ -117,8 +120,7 @@ async def installed(site: Site) -> AsyncIterator[Cluster]:
         await processes.listening(gateway, network.NODE_ADDRESS, GATEWAY_PORT, 60)
         yield cluster
     finally:
-        for process in reversed(site.running):
-            await process.stop()
+        await site.stop()
         for node in nodes:
             node.halt()
 
