@@ -12,6 +12,7 @@ import pytest
 from agent.kernel import probes
 from tests.conftest import skip_or_fail
 from tests.kernel.conversation import Bench, Conversation
+from tests.kernel.live import Node, running_node
 
 
 def cgroup2_root() -> Path | None:
@@ -35,6 +36,24 @@ def bench() -> Iterator[Bench]:
     except probes.LoadError as error:
         skip_or_fail("kernel", f"the programs do not load: {error}")
     yield Bench.of(programs, root)
+
+
+@pytest.fixture(scope="session")
+def loaded(bench: Bench) -> Iterator[Node]:
+    """Programs on a cgroup for all tests that only serve there: each has ports, processes and slots of its own.
+
+    Who unloads, steers or runs an agent has a node of its own.
+    """
+    with running_node("live") as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def node(loaded: Node) -> Iterator[Node]:
+    try:
+        yield loaded
+    finally:
+        loaded.end_processes()
 
 
 _ports = itertools.count(1)

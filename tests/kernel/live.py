@@ -71,6 +71,14 @@ class Node:
         os.close(control)
         return int(shed)
 
+    def end_processes(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+        self.processes.clear()
+
     def hook_programs(self) -> list[int]:
         fd = os.open(self.cgroup, os.O_RDONLY)
         try:
@@ -156,11 +164,8 @@ def running_node(name: str, steer: bool = False) -> Iterator[Node]:
         node = Node(where, cgroup, np.frombuffer(memory, dtype=layout.SLOT, count=entries))
         yield node
     finally:
-        for process in node.processes if node else []:
-            process.kill()
-            process.wait()
-            if process.stdout:
-                process.stdout.close()
+        if node:
+            node.end_processes()
         loader.unload(where)
         remove_cgroup(cgroup)
 

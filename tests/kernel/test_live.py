@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,12 +14,6 @@ from tests.conftest import skip_or_fail
 from tests.kernel.conversation import Bench
 from tests.kernel.live import Node, Served, post, read_answer, running_node
 from tests.kernel.pods import wait_until
-
-
-@pytest.fixture(scope="module")
-def node(bench: Bench) -> Iterator[Node]:
-    with running_node("live") as node:
-        yield node
 
 
 @pytest.fixture

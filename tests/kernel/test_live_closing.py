@@ -5,20 +5,12 @@ from __future__ import annotations
 import signal
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.conversation import Bench
-from tests.kernel.live import SERVER, Node, Served, post, read_answer, running_node
+from tests.kernel.live import SERVER, Node, Served, post, read_answer
 
 CAUSES = ("closed_by_client", "closed_by_server", "reset_by_client", "reset_by_server", "timed_out")
-
-
-@pytest.fixture(scope="module")
-def node(bench: Bench) -> Iterator[Node]:
-    with running_node("closing") as node:
-        yield node
 
 
 @pytest.fixture

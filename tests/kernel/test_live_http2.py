@@ -12,16 +12,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.kernel.conversation import Bench
-from tests.kernel.live import Node, Served, running_node
+from tests.kernel.live import Node, Served
 
 GRPC_SERVER = Path(__file__).with_name("grpc_server.py")
-
-
-@pytest.fixture(scope="module")
-def node(bench: Bench) -> Iterator[Node]:
-    with running_node("http2") as node:
-        yield node
 
 
 @pytest.fixture

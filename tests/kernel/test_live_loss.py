@@ -10,8 +10,7 @@ import pytest
 
 from tests.conftest import skip_or_fail
 from tests.kernel import tun
-from tests.kernel.conversation import Bench
-from tests.kernel.live import Node, Served, post, running_node
+from tests.kernel.live import Node, Served, post
 from tests.kernel.test_live_http2 import GRPC_SERVER, HELLO, unary_call
 from tests.kernel.tun import Client, Link
 
@@ -20,12 +19,6 @@ ENDING = b"x" * 30
 PIECES = (REQUEST[:60], REQUEST[60:400], REQUEST[400:])
 OFFSETS = (0, 60, 400)
 ORDERS = list(itertools.permutations(range(3)))
-
-
-@pytest.fixture(scope="module")
-def node(bench: Bench) -> Iterator[Node]:
-    with running_node("loss") as node:
-        yield node
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,11 @@ import contextlib
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.conversation import Bench
-from tests.kernel.live import Node, Served, free_port, running_node
+from tests.kernel.live import Node, Served, free_port
 
 TLS_SERVER = Path(__file__).with_name("tls_server.py")
 DEAF = """
@@ -21,12 +19,6 @@ listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=1)
 print("ready", flush=True)
 time.sleep(600)
 """
-
-
-@pytest.fixture(scope="module")
-def node(bench: Bench) -> Iterator[Node]:
-    with running_node("opaque") as node:
-        yield node
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -5,14 +5,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-
-import pytest
 
 from lab.machine.cgroups import enter_command
 from tests.conftest import skip_or_fail
-from tests.kernel.conversation import Bench
-from tests.kernel.live import SERVER, Node, Served, free_port, post, read_answer, running_node
+from tests.kernel.live import SERVER, Node, Served, free_port, post, read_answer
 
 CLIENT = """
 import socket, sys
@@ -22,12 +18,6 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
         while not connection.recv(65536).endswith(b"xxxxx"):
             pass
 """
-
-
-@pytest.fixture(scope="module")
-def node(bench: Bench) -> Iterator[Node]:
-    with running_node("places") as node:
-        yield node
 
 
 def test_a_client_in_the_servers_own_cgroup_is_not_counted_twice(node: Node) -> None:
