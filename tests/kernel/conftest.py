@@ -42,7 +42,7 @@ def bench() -> Iterator[Bench]:
 def loaded(bench: Bench) -> Iterator[Node]:
     """Programs on a cgroup for all tests that only serve there: each has ports, processes and slots of its own.
 
-    Who unloads, steers or runs an agent has a node of its own.
+    Who unloads, steers, makes noise or runs an agent has a node of its own.
     """
     with running_node("live") as node:
         yield node

@@ -7,11 +7,13 @@ import random
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.live import Node, Served, free_port
+from tests.kernel.conversation import Bench
+from tests.kernel.live import Node, Served, free_port, running_node
 from tests.kernel.test_live_http2 import HELLO, unary_call
 
 NOISE_SERVER = Path(__file__).with_name("noise_server.py")
@@ -34,6 +36,12 @@ PARTS = (
     b"\x16\x03\x01\x02\0" + b"h" * 512,
     b"\r\n\r\n",
 )
+
+
+@pytest.fixture(scope="module")
+def node(bench: Bench) -> Iterator[Node]:
+    with running_node("noise") as node:
+        yield node
 
 
 def shout(served: Served, rng: random.Random) -> None:
