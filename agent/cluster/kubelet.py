@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from agent.cluster import http
-from agent.cluster.access import Access
+from agent.cluster.access import Access, AccessError
 from agent.cluster.http import ApiError
 from agent.cluster.mirror import Mirror
 from agent.cluster.watching import Collection, Health, Tell
@@ -38,6 +38,7 @@ class Polling:
     def __post_init__(self) -> None:
         self._mirror = Mirror(KUBELET.api, KUBELET.kind, lambda text: log.warning("%s", text))
         self._stopping = threading.Event()
+        self._unrenewed = ""  # why credentials could not be read again the last time
         self._thread = threading.Thread(target=self._run, name="kubelet's pods", daemon=True)
 
     def start(self) -> None:
@@ -77,4 +78,13 @@ class Polling:
             log.warning("kubelet at %s: %s; trying on, with the last known pods", self.access.host, error)
         self.health.problem = str(error)
         if error.status == http.UNAUTHORIZED:
+            self._renew()
+
+    def _renew(self) -> None:
+        try:
             self.access.renew()
+            self._unrenewed = ""
+        except AccessError as error:
+            if str(error) != self._unrenewed:
+                log.warning("%s", error)
+            self._unrenewed = str(error)

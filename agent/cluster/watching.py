@@ -100,6 +100,7 @@ class Watching:
         self._stopping = threading.Event()
         self._stream: http.Stream | None = None
         self._failures = 0
+        self._unrenewed = ""  # why credentials could not be read again the last time
         self._listed_version = ""
         self._absent_since_s: float | None = None
         self._consistent = False  # the next list must not come from a cache
@@ -255,8 +256,11 @@ class Watching:
     def _renew(self) -> None:
         try:
             self.access.renew()
+            self._unrenewed = ""
         except AccessError as error:
-            log.warning("%s", error)
+            if str(error) != self._unrenewed:
+                log.warning("%s", error)
+            self._unrenewed = str(error)
 
     def _absent(self, status: int) -> None:
         now_s = time.monotonic()

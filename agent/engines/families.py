@@ -30,6 +30,7 @@ class EngineMetrics:
 NOTHING = EngineMetrics(engine=None, running=None, waiting=None, kv_cache_usage=None)
 
 _COUNT_LIMIT = float(1 << 32)  # counts travel as uint32
+_LONGEST_NAME, _MOST_NAMES = 256, 1000  # as long as the API lets a model's be; adapters are some tens
 
 
 def read_page(text: bytes, engine: str | None = None) -> EngineMetrics:
@@ -113,7 +114,7 @@ def _share(value: float, percent: bool) -> float:
 
 def _models(families: list[list[Sample]]) -> tuple[str, ...]:
     names = {label(sample, "model_name") or label(sample, "model") for found in families for sample in found}
-    return tuple(sorted(name for name in names if name))
+    return _told(names)
 
 
 def _figures(page: Page, engine: Engine, figures: Sequence[Figure]) -> list[float | None]:
@@ -156,4 +157,9 @@ def _adapters(page: Page, engine: Engine) -> tuple[tuple[str, ...], tuple[str, .
 
 def _listed(text: str | None) -> tuple[str, ...]:
     """Engines list in no order; sorted, the same adapters are the same value."""
-    return tuple(sorted({name.strip() for name in (text or "").split(",") if name.strip()}))
+    return _told({name.strip() for name in (text or "").split(",")})
+
+
+def _told(names: set[str | None]) -> tuple[str, ...]:
+    """Pages may say anything, and one frame carries the names of all engines of a node."""
+    return tuple(sorted(name for name in names if name and len(name) <= _LONGEST_NAME)[:_MOST_NAMES])

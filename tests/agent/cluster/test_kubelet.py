@@ -73,6 +73,22 @@ def test_a_kubelet_that_does_not_answer_leaves_the_last_pods(
     assert sum("with the last known pods" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_credentials_that_are_gone_for_a_moment_are_read_when_they_are_back(
+    kubelet: ApiServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lists(kubelet, pod("a"))
+    with polling(kubelet, tmp_path) as (told, _):
+        until(lambda: told)
+        (tmp_path / "kubeconfig").unlink()
+        kubelet.faults[:] = [Fault(fits="/pods", status=401, once=False)]
+        asked = len(kubelet.requests)
+        until(lambda: len(kubelet.requests) > asked + 5)
+        kubeconfig(tmp_path, kubelet.url, "t")
+        lists(kubelet, pod("b"))
+        until(lambda: told[-1] == {"b"})
+    assert sum("no access to an API server" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_an_agent_takes_pods_from_kubelet_and_pools_from_the_api_server(kubelet: ApiServer, tmp_path: Path) -> None:
     async def body() -> None:
         lists(kubelet, pod("a"))

@@ -238,6 +238,25 @@ def test_a_token_that_changed_is_read_again(tmp_path: Path) -> None:
             until(lambda: seen.names == {"a", "b"})
 
 
+def test_credentials_that_stay_away_are_said_once(
+    server: ApiServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.put(pod("a"))
+    with watching(server, tmp_path) as (seen, one):
+        until(lambda: one.health.watches)
+        config = (tmp_path / "kubeconfig").read_text()
+        (tmp_path / "kubeconfig").unlink()
+        server.faults += [Fault(fits="watch=1", end=True), Fault(fits="/pods", status=401, once=False)]
+        server.store.compact()
+        server.put(pod("b"))
+        asked = len(server.requests)
+        until(lambda: len(server.requests) > asked + 5)
+        (tmp_path / "kubeconfig").write_text(config)
+        server.faults.clear()
+        until(lambda: seen.names == {"a", "b"})
+    assert sum("no access to an API server" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_a_server_that_closes_each_watch_is_not_asked_without_pause(server: ApiServer, tmp_path: Path) -> None:
     server.faults.append(Fault(fits="watch=1", end=True, once=False))
     pace = Pace(first_s=0.2, most_s=30, steady_s=5)

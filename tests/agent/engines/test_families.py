@@ -135,6 +135,13 @@ def test_a_number_that_no_frame_can_carry_is_unknown(most: str, read: int | None
     assert read_page(f"{page}{ranks}".encode()).kv_blocks == (8 if most == "4" else None)
 
 
+def test_a_page_full_of_names_leaves_room_for_the_pages_of_others() -> None:
+    adapters = ",".join(f"adapter-{number}" for number in range(100_000))
+    line = f'vllm:lora_requests_info{{running_lora_adapters="{adapters}",waiting_lora_adapters="{"x" * 257},y"}} 1'
+    found = read_page(f'vllm:num_requests_running{{model_name="{"m" * 300}"}} 1\n{line}\n'.encode())
+    assert (len(found.running_adapters), found.waiting_adapters, found.models) == (1000, ("y",), ())
+
+
 def test_a_label_is_read_with_its_escapes() -> None:
     page = b'vllm:num_requests_running{model_name="a\\\\b\\"c\\nd",xmodel_name="x"} 1\n'
     assert read_page(page).models == ('a\\b"c\nd',)
