@@ -114,13 +114,14 @@ class Row:
         return None if since is not None and now >= since + CONTRADICTION_S else engine
 
     def page_until_s(self, page_at_s: float) -> float:
-        """Until when a page counts that was true then: for a while after the last time when nothing had happened."""
-        true_at_s = page_at_s
+        """Until when a page counts that was true then."""
+        return min(self.page_true_at_s(page_at_s) + ENGINE_LIMIT_S, page_at_s + IDLE_PAGE_S)
+
+    def page_true_at_s(self, page_at_s: float) -> float:
+        """When it was still true: nothing had happened, as the kernel says."""
         if page_at_s > self.busy_at_s:
-            true_at_s = max(page_at_s, self.kernel_at_s())
-        elif page_at_s > self.busy_before_s:
-            true_at_s = max(page_at_s, self.busy_from_s)
-        return min(true_at_s + ENGINE_LIMIT_S, page_at_s + IDLE_PAGE_S)
+            return max(page_at_s, self.kernel_at_s())
+        return max(page_at_s, self.busy_from_s) if page_at_s > self.busy_before_s else page_at_s
 
     def evaluate(self, now: float, token_s: float, may_eject: bool) -> None:
         """token_s: time of one prompt token here; may_eject: not too many of the pool are ejected already."""

@@ -107,7 +107,8 @@ _LOAD = gauge(
 _AGE = gauge(
     "sonde_controller_signal_age_seconds",
     "How long ago an endpoint's signal was true, by source. A kernel's count is some milliseconds to 0.15 s old; from "
-    "0.25 s on it is not used, from 2 s on nothing is.",
+    "0.25 s on it is not used, from 2 s on nothing is. An engine's page is as old as the kernel's word that nothing "
+    "has happened since.",
     *_ENDPOINT,
     "source",
 )

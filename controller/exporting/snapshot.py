@@ -120,7 +120,7 @@ def _view(row: Row, speed: float, now: float, weight: float | None) -> EndpointV
         usual_ttft_s=kernel.usual_ttft_s if kernel else None,
         usual_gap_s=kernel.usual_gap_s if kernel else None,
         kernel_age_s=now - row.kernel_at_s() if row.kernel_at_s() > -FOREVER else None,
-        engine_age_s=now - row.engine.true_at_s if row.engine else None,
+        engine_age_s=now - row.page_true_at_s(row.engine.true_at_s) if row.engine else None,
         unshown=row.ledger.unshown,
         picks=dict(row.picks),
         misses=row.misses,

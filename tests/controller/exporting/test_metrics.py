@@ -13,8 +13,8 @@ from controller.endpoints.table import Table
 from controller.exporting.counts import MODEL_LIMIT, Counts
 from controller.exporting.metrics import FAMILIES, ControllerPage
 from controller.exporting.snapshot import Totals, snapshot
-from controller.model import AgentGone, EngineScraped, Reason, Resolved
-from tests.controller.known import asked, engine, frame, kernel, pod, table
+from controller.model import AgentGone, EngineScraped, FrameReceived, Reason, Resolved
+from tests.controller.known import asked, engine, frame, kernel, pod, report, table
 
 
 def page(
@@ -168,3 +168,14 @@ def test_a_pool_is_as_full_as_the_scarcer_of_queue_and_cache(waiting: Any, kv_ca
 
 def test_a_pool_nobody_measures_has_no_saturation() -> None:
     assert "pool_saturation{" not in page(table(pod("a")))
+
+
+def test_the_page_of_an_idle_engine_is_as_old_as_the_kernels_word() -> None:
+    held = table(pod("a"))
+    for at, in_flight in ((10.0, 0), (10.5, 1)):
+        signal = kernel(in_flight, at=at, started=in_flight)
+        held.apply(FrameReceived("node-1", True, [report("a", signal, engine(0, 0, at=1.0))], at), at)
+        text = page(held, now=at + 0.125)
+        assert value(text, "sonde_controller_signal_age_seconds", pod="a", source="engine") == 0.125
+    text = page(held, now=12.0)
+    assert value(text, "sonde_controller_signal_age_seconds", pod="a", source="engine") == 1.5
