@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+HELD_S = 1.0  # what is still not over then is cut off all the same
+
 
 class Deadline:
     """Of one task, in it: `with deadline:` around what must not take longer. `passed` says that it did.
@@ -14,13 +16,14 @@ class Deadline:
     What is inside sees a cancellation, what is behind does not.
     """
 
-    __slots__ = ("_hurry", "_open", "_task", "due_s", "passed")
+    __slots__ = ("_held", "_hurry", "_late", "_open", "_task", "due_s", "passed")
 
     def __init__(self, task: asyncio.Task[object], due_s: float, waiting: dict[Deadline, None]) -> None:
         """waiting: where it is kept until it is over."""
         self._task = task
         self._open = waiting
         self._hurry: asyncio.Handle | None = None
+        self._held = self._late = False
         self.due_s = due_s
         self.passed = False
 
@@ -47,8 +50,20 @@ class Deadline:
             self._hurry.cancel()
             self._hurry = None
 
+    def hold(self) -> None:
+        """What is awaited now is not to be cut off: if the time passes meanwhile, release() ends what comes next."""
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        if self._late:
+            self.expire()
+
     def expire(self) -> None:
-        if not self.passed:
+        if self._held and not self._late:
+            self._late = True
+            self._hurry = asyncio.get_running_loop().call_later(HELD_S, self.expire)
+        elif not self.passed:
             self.passed = True
             self._task.cancel()
 

@@ -47,6 +47,7 @@ class Stream:
 
     __slots__ = (
         "_began_s",
+        "_begun",
         "_holds",
         "_judged",
         "_next",
@@ -85,6 +86,7 @@ class Stream:
         self._series: Series | None = None  # what the request is counted under, once it came to its pick
         self._waits: tuple[Request, Waiter] | None = None
         self._holds = False  # something of the body is counted as held
+        self._begun = False  # the first answer is sent, or on its way
         self._sending = False  # an answer is on its way; the gateway may be slow to take it
         self._sent = False
         self._judged = False
@@ -175,8 +177,17 @@ class Stream:
             *answers, self.last = answers
         self._sending = True
         for answer in answers:
-            await self.context.write(answer)
+            await (self.context.write(answer) if self._begun else self._begin(answer))
         self._sending = False
+
+    async def _begin(self, answer: bytes) -> None:
+        """Headers go out with the first answer. Of one that is cut off grpcio does not know that, and sends them again
+        with the status: the stream could not be ended any more."""
+        self._begun = True
+        assert self.limit is not None  # set before anything is read
+        self.limit.hold()
+        await self.context.write(answer)
+        self.limit.release()
 
     def _settle(self, asks: Request) -> list[bytes] | None:
         shared, exchange = self._shared, self.exchange

@@ -103,3 +103,26 @@ def test_a_deadline_can_be_hurried_and_calmed_before_it_shows() -> None:
         await asyncio.sleep(0.001)
 
     run(body())
+
+
+def test_what_must_not_be_cut_off_ends_before_the_time_limit_counts() -> None:
+    async def body() -> None:
+        steps = []
+        limit = Deadlines(60.0).begin()
+        with limit:
+            limit.hold()
+            limit.expire()
+            await asyncio.sleep(0)
+            steps.append("whole")
+            limit.release()
+            await asyncio.sleep(0)
+            steps.append("cut off")
+        assert limit.passed
+        assert steps == ["whole"]
+        with Deadlines(60.0).begin() as stuck:
+            stuck.hold()
+            stuck.expire()
+            await asyncio.Event().wait()
+        assert stuck.passed
+
+    run(body())
