@@ -21,6 +21,7 @@ LLM_D = "llm-d.ai/v1alpha2"  # where llm-d moved InferenceObjective and Inferenc
 
 FAILURE_MODES = ("FailClose", "FailOpen")
 APP_PROTOCOLS = ("http", "kubernetes.io/h2c")
+ENDED = ("Succeeded", "Failed")  # phases of a pod whose address another may have by now, though it still says it
 CRITICALITIES = ("Critical", "Standard", "Sheddable")
 MAX_TARGET_PORTS = 8
 MAX_TARGET_MODELS = 10
@@ -45,7 +46,7 @@ class Pod:
     uid: str | None
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
-    ip: str | None  # None: not yet given one
+    ip: str | None  # None: not yet given one, or given up
     node: str | None
     ready: bool  # the Ready condition is True and the phase, where given, is Running
     terminating: bool
@@ -224,16 +225,16 @@ def _reader(fields: Fields) -> Reader:
 def _pod(fields: Fields, metadata: Fields) -> Pod:
     spec, status = fields.fields("spec", optional=True), fields.fields("status", optional=True)
     conditions = {c.text("type"): c.text("status", default="") for c in status.items("conditions")}
-    running = status.text("phase", default="Running") == "Running"
+    phase = status.text("phase", default="Running")
     return Pod(
         namespace=metadata.text("namespace", default="default"),
         name=metadata.text("name"),
         uid=metadata.text("uid", default="") or None,
         labels=metadata.texts("labels"),
         annotations=metadata.texts("annotations"),
-        ip=_ip(status),
+        ip=None if phase in ENDED else _ip(status),
         node=spec.text("nodeName", default="") or None,
-        ready=conditions.get("Ready") == "True" and running,
+        ready=conditions.get("Ready") == "True" and phase == "Running",
         terminating=_terminating(metadata),
         active_ports=_active_ports(metadata.fields("annotations", optional=True)),
         meshed=is_meshed(spec.values, metadata.texts("annotations")),

@@ -72,6 +72,14 @@ def test_a_pod_is_ready_only_by_its_condition_and_phase(status: object) -> None:
     assert not found.ready
 
 
+@pytest.mark.parametrize(("phase", "ip"), [("Failed", None), ("Succeeded", None), ("Pending", "10.0.0.1")])
+def test_a_pod_that_has_ended_has_no_address_whatever_it_says(phase: str, ip: str | None) -> None:
+    found = read_object(pod(status={"phase": phase, "podIP": "10.0.0.1"}))
+
+    assert isinstance(found, Pod)
+    assert found.ip == ip
+
+
 def test_a_deleted_pod_is_terminating() -> None:
     found = read_object(pod(metadata={"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"}))
 
