@@ -119,7 +119,7 @@ class Picker:
         return None if proposal is None else self.take(proposal, now)
 
     def propose(self, request: Request, now: float, job: Job | None = None) -> Proposal | None:
-        """The endpoint that would be picked now. `job`: from an earlier proposal for the same request."""
+        """The endpoint that would be picked now. `job`: from an earlier proposal for the same request and fleet."""
         table, memory = self.table, self.memory
         table.refresh(now)
         fleet = table.fleet
@@ -127,7 +127,7 @@ class Picker:
         among = None if request.subset is None else self._among(request.subset)
         if not fleet.ids or among == []:
             return None
-        if job is None or (job.uncached is not None and len(job.uncached) != len(fleet)):
+        if job is None:
             job = self.affinity.job(request, fleet, table.rows)
         seen, seen_job = (fleet, job) if among is None else (fleet.part(among), job.part(among))
         at = self.policy.choose(seen, seen_job, self.rng, memory)

@@ -18,7 +18,7 @@ from controller.choosing.admission import Gate, Nobody, admit_all, no_endpoint
 from controller.choosing.picker import Pick, Picker, Proposal
 from controller.model import Request
 from controller.policies.admission import OUTPUT_WEIGHT, Line, Waiter
-from controller.policies.fleet import Job
+from controller.policies.fleet import Fleet, Job
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class Held:
     """A waiting request and what is known of it."""
 
     request: Request
-    job: Job | None
+    job: Job | None  # what it is to each endpoint of the fleet
+    fleet: Fleet
     refusal: Refusal  # if it is not let in
     outcome: asyncio.Future[Outcome]
 
@@ -74,7 +75,8 @@ class Room:
                 return self._nobody(request)
             if self._picker.admits(proposal):
                 return self._take(request, proposal, now)
-        held = Held(request, proposal.job if proposal else None, refusal or LATE, _outcome())
+        fleet = self._picker.table.fleet
+        held = Held(request, proposal.job if proposal else None, fleet, refusal or LATE, _outcome())
         patience_s = min(self._picker.budgets.patience_s(priority), HURRIED_S if hurried else PATIENCE_MOST_S)
         if patience_s <= 0.0:
             return held.refusal
@@ -145,6 +147,9 @@ class Room:
             return held.refusal
         if self._gate(held.request, self._picker.table, now) is not None:
             return None
+        fleet = self._picker.table.fleet
+        if held.fleet is not fleet:  # the pool has changed meanwhile
+            held.job, held.fleet = None, fleet
         proposal = self._picker.propose(held.request, now, held.job)
         if proposal is None:
             return self._nobody(held.request)

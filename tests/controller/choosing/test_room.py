@@ -221,3 +221,18 @@ def test_of_a_flows_name_its_beginning_counts() -> None:
         assert {len(flow) for _, flow in site.room._line._given} == {FLOW_MOST}
 
     run(body())
+
+
+def test_what_is_known_of_who_waits_is_of_the_pool_as_it_is() -> None:
+    async def body() -> None:
+        site = Site()
+        site.fill()
+        lora = Request("/v1/completions", "m", None, resolved=Resolved("m", "m", "lora", 1, ""))
+        waiter = site.room.enter(lora, site.now)
+        assert isinstance(waiter, Waiter)
+        task = asyncio.ensure_future(site.room.wait(waiter))
+        site.table.apply(ClusterChanged(cluster(pod("b"), pod("c"), pod("d"))), site.now)
+        assert isinstance(await task, Pick)
+        assert len(waiter.what.job.adapter_wait_s) == 3
+
+    run(body())
