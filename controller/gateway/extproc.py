@@ -159,8 +159,8 @@ class ExternalProcessor:
                 await self._decide(stream)
             if not await stream.step():
                 return
-            if stream.returns_last and exchange.answered and stream.limit is not None:
-                stream.limit.lift()  # its end would be none in order
+            if exchange.answered and stream.limit is not None:
+                stream.limit.lift()  # the rest of a streamed body takes its time, and a read that is cancelled loses it
             if exchange.learned is not None:
                 self._remember(stream.peer, exchange.learned)
 
