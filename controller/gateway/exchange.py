@@ -8,7 +8,8 @@ When the pick is made depends on the stream's own protocol_config (facts measure
 - BUFFERED: the gateway holds the body back until the headers are answered, so they are answered at once and the pick
   rides on the answer to the body.
 - FULL_DUPLEX_STREAMED: nothing is answered until the body has ended; then headers with the pick, then the whole body.
-- NONE, STREAMED and requests without a body: on the headers, without knowing the model.
+- NONE, STREAMED and requests without a body: on the headers, without knowing the model. So are those of gRPC in
+  FULL_DUPLEX_STREAMED, whose clients may wait for a first answer before they say more.
 - no protocol_config (Envoy before 1.34, gateways that are not Envoy): what the gateway does tells the mode. One that
   sends body without having its headers answered speaks full duplex, for no other mode does that. One that sends
   headers and then nothing for QUIET_S waits for their answer, which is BUFFERED. Taking one for the other would be a
@@ -68,7 +69,7 @@ class _State(Enum):
     BODY = "body"  # headers seen, body to come
     ASKING = "asking"
     ANSWERED = "answered"
-    PASSING = "passing"  # answered without a pick before the streamed body's end: its chunks go back as they come
+    PASSING = "passing"  # answered before the streamed body's end: its chunks go back as they come
     REFUSED = "refused"
 
 
@@ -202,7 +203,8 @@ class Exchange:
                 out[0] += answers.new_path(path, on_body=self._at is _At.BUFFERED_BODY)
         self.asks = None
         self._chunks = []
-        self._state = _ANSWERED
+        passes = self._mode == FULL_DUPLEX and not (self._ended or self._trailers)
+        self._state = _PASSING if passes else _ANSWERED
         self.destination = destination
         return out
 
@@ -281,7 +283,7 @@ class Exchange:
         if self._hooks and "selection" in head.told:
             self._subset = reading.listed(head.told["selection"].split(","))
         self._ended = message.request_headers.end_of_stream
-        if self._ended or self._mode in (NONE, STREAMED):
+        if self._ended or self._mode in (NONE, STREAMED) or (self._mode == FULL_DUPLEX and head.is_grpc):
             return self._ask(_At.HEADERS, None)
         return [] if self._mode in (FULL_DUPLEX, UNDECLARED) else [answers.headers_passed(head.remove)]
 

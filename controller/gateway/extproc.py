@@ -159,7 +159,7 @@ class ExternalProcessor:
                 await self._decide(stream)
             if not await stream.step():
                 return
-            if exchange.answered and stream.limit is not None:
+            if (exchange.answered or exchange.destination) and stream.limit is not None:
                 stream.limit.lift()  # the rest of a streamed body takes its time, and a read that is cancelled loses it
             if exchange.learned is not None:
                 self._remember(stream.peer, exchange.learned)

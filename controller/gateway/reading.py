@@ -49,6 +49,10 @@ class Head:
     chunked: bool = False  # framed by transfer-encoding, so that no content-length may be added
 
     @property
+    def is_grpc(self) -> bool:
+        return self.told.get("content type", "").lower().startswith("application/grpc")
+
+    @property
     def path(self) -> str:
         return self.told.get("path", "")
 

@@ -114,3 +114,28 @@ def test_a_responses_status_is_read_with_or_without_its_colon(told: dict[str, st
     exchange.receive(message.SerializeToString())
 
     assert exchange.response_status == status
+
+
+def test_a_grpc_stream_goes_on_before_its_client_has_said_all() -> None:
+    """A client that waits for a first answer would wait for ever."""
+    exchange = Exchange()
+    path = "/inference.GRPCInferenceService/ModelStreamInfer"
+    exchange.receive(m.headers(FULL_DUPLEX, path=path, content_type="application/grpc+proto"))
+    assert exchange.asks is not None
+    (answer,) = exchange.answer(DESTINATION)
+    assert m.header_pick(m.read(answer)) == m.metadata_pick(m.read(answer)) == DESTINATION
+    assert not exchange.done
+
+    parts = [m.streamed(exchange.receive(m.body(data, ends))) for data, ends in ((b"one", False), (b"", True))]
+    assert [(body, ends) for body, ends, _ in parts] == [(b"one", [False]), (b"", [True])]
+    assert exchange.done
+    assert exchange.receive(m.body(b"more")) == []
+
+
+def test_trailers_end_a_grpc_stream() -> None:
+    exchange = Exchange()
+    exchange.receive(m.headers(FULL_DUPLEX, content_type="application/grpc"))
+    exchange.answer(DESTINATION)
+    exchange.receive(m.body(b"one", ends=False))
+    assert m.kinds(exchange.receive(m.trailers())) == ["request_trailers"]
+    assert exchange.done

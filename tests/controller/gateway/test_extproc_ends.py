@@ -168,6 +168,23 @@ def test_a_streamed_body_may_take_longer_than_the_limit_once_it_has_its_endpoint
     serve(body, pod("a"), request_limit_s=0.02)
 
 
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_grpc_stream_lasts_as_long_as_its_client_wants(counts: bool) -> None:
+    async def body(served: Served) -> None:
+        if counts:
+            counted(served)
+        call = served.call()
+        await ask(call, m.headers(FULL_DUPLEX, content_type="application/grpc"), answers=1)
+        await asyncio.sleep(0.1)
+        answers = await ask(call, m.body(b"one", ends=False), m.body(b"two"), answers=2)
+        assert m.streamed(answers)[:2] == (b"onetwo", [False, True])
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+    serve(body, pod("a"), request_limit_s=0.05)
+
+
 def test_a_gateway_that_closes_before_its_request_is_whole_leaves_nothing() -> None:
     async def body(served: Served) -> None:
         counted(served)
