@@ -143,8 +143,8 @@ def _report(report: proto.EndpointReport, now: float) -> Report:
         port=report.port,
         kernel=_kernel(report.kernel, now) if report.HasField("kernel") else None,
         engine=_engine(report.engine, now) if report.HasField("engine") else None,
-        fault=", ".join(f"{one.id}: {one.fault}" for one in report.devices if one.fault),
-        devices=tuple(_device(one, now) for one in report.devices),
+        fault=", ".join([f"{one.id}: {one.fault}" for one in report.devices if one.fault]),
+        devices=tuple([_device(one, now) for one in report.devices]),
     )
 
 
