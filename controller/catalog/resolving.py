@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from controller.catalog.models import NOTHING_KNOWN, Catalogue, Served, resolve
+from controller.catalog.models import NAME_MOST, NOTHING_KNOWN, Catalogue, Served, resolve
 from controller.endpoints.table import Table
 from controller.model import Request, Resolved
 
 SERVED_FOR_S = 1.0  # walking all rows for each request would cost more than an adapter's news is worth
-KEPT, LONGEST_KEPT = 1024, 256  # names and their characters: clients make them up
+KEPT = 1024  # clients make names up
 
 Asked = tuple[str | None, str | None, str | None]  # all of a request that a resolution depends on
 
@@ -36,13 +36,13 @@ class Resolver:
         kept = self._kept.get(asked)
         if kept is None:
             kept = resolve(request, catalogue, self._served, self.rng)
-            if (
-                not catalogue.draws
-                and len(self._kept) < KEPT
-                and all(len(name or "") <= LONGEST_KEPT for name in asked)
-            ):
-                self._kept[asked] = kept
+            if not catalogue.draws:
+                self._keep(asked, kept)
         return kept
+
+    def _keep(self, asked: Asked, resolved: Resolved) -> None:
+        if len(self._kept) < KEPT and all(len(name or "") <= NAME_MOST for name in asked):
+            self._kept[asked] = resolved
 
     def _look(self, catalogue: Catalogue, now: float) -> None:
         self._catalogue, self._served = catalogue, served_by(self.table)

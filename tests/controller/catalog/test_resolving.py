@@ -7,7 +7,7 @@ from random import Random
 
 from agent.cluster.objects import Model, Target, cluster_of
 from controller.catalog.models import NAME_MOST
-from controller.catalog.resolving import KEPT, LONGEST_KEPT, SERVED_FOR_S, Resolver
+from controller.catalog.resolving import KEPT, SERVED_FOR_S, Resolver
 from controller.model import ClusterChanged, EngineScraped, Request
 from tests.controller.known import cluster, engine, pod, table
 
@@ -66,7 +66,7 @@ def test_names_that_clients_make_up_are_not_kept_for_long() -> None:
         assert resolver.resolve(replace(ASKED, model=f"m{at}"), 0.0).model == f"m{at}"
     assert len(resolver._kept) == KEPT
 
-    resolver.resolve(replace(ASKED, model="m" * (LONGEST_KEPT + 1)), SERVED_FOR_S)
+    resolver.resolve(replace(ASKED, model="m" * (NAME_MOST + 1)), SERVED_FOR_S)
     assert not resolver._kept
 
 
