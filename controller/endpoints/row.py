@@ -155,7 +155,7 @@ class Row:
         if self.node is None or self.node.true_at_s < kernel.true_at_s:  # nobody has said that it is still so
             return kernel.true_at_s + COUNT_LIMIT_S + 1e-6
         repeated_by_s = kernel.true_at_s + REPEATED_S + 1e-6
-        return repeated_by_s if repeated_by_s > now else now + COUNT_LIMIT_S
+        return max(repeated_by_s, now + 1e-6)  # from then on it hangs on its node's next word
 
     def take_one_more(self, now: float, due_s: float) -> bool:
         """Counts one more request of ours, made just now and due then, if that changes its load and nothing else.

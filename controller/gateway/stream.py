@@ -131,15 +131,12 @@ class Stream:
         exchange = self.exchange
         try:
             answers = exchange.receive(message)
+            if exchange.held_bytes:
+                self._hold(exchange.held_bytes)
+            return answers if exchange.asks is None else self._settle(exchange.asks)
+        except Crowded:
+            raise
         except Exception as error:  # noqa: BLE001 - logged by fault
-            answers = exchange.fail(self._shared.fault(error))
-        if exchange.held_bytes:
-            self._hold(exchange.held_bytes)
-        if exchange.asks is None:
-            return answers
-        try:
-            return self._settle(exchange.asks)
-        except Exception as error:  # noqa: BLE001 - as above
             return exchange.fail(self._shared.fault(error))
 
     def _hold(self, size_bytes: int) -> None:
