@@ -55,7 +55,7 @@ class Node:
     true_at_s: float = -FOREVER  # until then nothing had changed but what was reported
     alive: bool = True
     aged: bool = True  # its last word is too old, and its rows know
-    columns: npt.NDArray[np.intp] | None = None  # of its endpoints in the fleet; None: to be looked up
+    columns: npt.NDArray[np.intp] | None = None  # of what it counts in the fleet; None: to be looked up
 
     def believed_until_s(self) -> float:
         return self.heard_at_s + (NODE_FORGOTTEN_S if self.alive else COUNT_LIMIT_S)

@@ -196,8 +196,9 @@ class Table:
         return row.index < len(self.rows) and self.rows[row.index] is row
 
     def _evaluate(self, row: Row, now: float) -> None:
-        self._measured_load -= row.load if row.source is not Source.OWN else 0
-        self._counted -= row.source is Source.KERNEL
+        before = row.source
+        self._measured_load -= row.load if before is not Source.OWN else 0
+        self._counted -= before is Source.KERNEL
         self._ejected -= row.ejected
         token_s = ENGINE.token_s * self.fleet.pool_pace * float(self.fleet.speed[row.index])
         row.evaluate(now, token_s, may_eject=2 * (self._ejected + 1) <= len(self.rows))
@@ -209,6 +210,8 @@ class Table:
             self._unmeasured.add(row.index)
         else:
             self._unmeasured.discard(row.index)
+        if row.source is not before and row.node:
+            row.node.columns = None
         columns.write(self.fleet, row, now)
         self._queue(row)
 
@@ -283,7 +286,8 @@ class Table:
             reports[report.key] = report
             self._apply_report(event.node, report, now)
         if node.columns is None:
-            node.columns = np.array([row.index for row in self.rows if row.node is node], np.intp)
+            counted = [row.index for row in self.rows if row.node is node and row.source is Source.KERNEL]
+            node.columns = np.array(counted, np.intp)
         self.fleet.kernel_at_s[node.columns] = np.maximum(self.fleet.kernel_at_s[node.columns], node.true_at_s)
         if node.aged and now - node.true_at_s <= COUNT_LIMIT_S:
             node.aged = False

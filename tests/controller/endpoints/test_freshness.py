@@ -95,3 +95,6 @@ def test_a_count_that_full_frames_no_longer_repeat_goes_with_the_next_word_of_it
     made.apply(frame({}, at=REPEATED_S + 0.01), REPEATED_S + 0.02)
     made.refresh(REPEATED_S + 0.02)
     assert made.rows[0].source is Source.OWN
+
+    made.apply(frame({}, at=REPEATED_S + 0.05), REPEATED_S + 0.06)
+    assert made.fleet.kernel_at_s[0] == 0.0  # and rules see it as old as it is
